@@ -1,0 +1,51 @@
+"""Start-up, side by side, in one run: whole processes, median of many, next to the bare client library.
+
+usage: python benchmarks/start_up.py [--runs 20] [--redis redis://127.0.0.1:6379/0]
+
+Prints ratios and differences; bare times of a busy machine mean nothing. Each pair of programs runs in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+HELD = "from coordinate import connect; c = connect({url!r}); c.lease('bench').acquire()"
+SET = "import redis; redis.Redis.from_url({url!r}).set('bench', 1)"
+
+
+def once(code: str) -> float:
+    """Return how many milliseconds a fresh interpreter takes for a piece of code."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-I", "-c", code], check=True)
+    return (time.perf_counter() - started) * 1000
+
+
+def compare(label: str, ours: str, theirs: str, runs: int) -> None:
+    """Print the medians' difference and ratio."""
+    pairs = [(once(ours), once(theirs)) for _ in range(runs + 2)][2:]
+    mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+    print(f"{label:52} {mine - other:+7.1f} ms   ratio {mine / other:5.2f}")
+
+
+def main() -> None:
+    """Run all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--redis", help="URL of a running server; without it the Redis row is left out")
+    options = parser.parse_args()
+    compare("import coordinate  against an empty program", "import coordinate", "pass", options.runs)
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"file://{folder}"
+        compare("file:// lease held  against import filelock", HELD.format(url=url), "import filelock", options.runs)
+    if options.redis:
+        lines = HELD.format(url=options.redis) + ".release()", SET.format(url=options.redis)
+        compare("redis:// lease held  against import redis + SET", *lines, options.runs)
+
+
+if __name__ == "__main__":
+    main()

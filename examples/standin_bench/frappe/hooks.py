@@ -1,0 +1,3 @@
+"""The framework is an app too; it needs no hooks here."""
+
+app_name = "frappe"

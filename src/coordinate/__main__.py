@@ -1,0 +1,5 @@
+"""``python -m coordinate``."""
+
+from coordinate.cli import main
+
+main()

@@ -1,0 +1,267 @@
+"""What the leader of a plan does with its lease: claim, read again, and bring each step about."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from coordinate._supervise import Command, failure
+from coordinate.errors import (
+    BackendUnavailable,
+    CommandFailed,
+    Interrupted,
+    LeaseLost,
+    StaleToken,
+    StepFailed,
+    WaitTimeout,
+)
+from coordinate.steps import Outcome, TryAgain, given_up
+from coordinate.types import Gone, MarkerState, Renewed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from coordinate.lease import Lease
+    from coordinate.steps import Member, Step
+    from coordinate.types import MarkerRecord, MarkerView
+
+log = logging.getLogger("coordinate")
+
+PROGRESS_EVERY = 1.0
+"""Seconds between records of a step's last lines of output."""
+
+
+FOREIGN_PAUSE = 5.0
+"""Seconds between looks at a step that somebody outside this protocol has begun."""
+
+
+class StepContext:
+    """What a step's action gets: the lease, guarded commands, notes.
+
+    Args:
+        lease: held when the action begins; `Lease.check` before each effect of your own.
+        revision: of the plan.
+        record: the attempt's marker as last written.
+    """
+
+    def __init__(self, leader: Leader, step: Step, record: MarkerRecord) -> None:
+        self.lease = leader.lease
+        self.revision = record.revision
+        self.record = record
+        self.output = ""
+        self._leader = leader
+        self._step = step
+        self._recorded_at = 0.0
+        self._recorded = ""
+
+    def check(self) -> None:
+        """Raise `LeaseLost` unless the lease may be relied on at this instant."""
+        self.lease.check()
+
+    def note(self, **texts: str) -> None:
+        """Merge texts into the marker's notes, durably, before going on."""
+        self.record = self._leader.markers.update(self.record, notes=texts)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        pass_fds: Sequence[int] = (),
+        stdin: int | None = None,
+        name: str = "",
+        on_line: Callable[[str], object] | None = None,
+    ) -> str:
+        """Run a guarded command to its end and return the last lines of its output (both streams).
+
+        Its last lines are recorded in the marker about once a second, so others see how far it is.
+
+        Raises:
+            CommandFailed: it ended with a code other than 0.
+            LeaseLost, Interrupted, WaitTimeout: it was stopped; all of its descendants are dead.
+        """
+        command = Command(argv, env, cwd, pass_fds, stdin, timeout=self._step.timeout)
+        runner = self._leader.member.coordinator.supervise(self.lease, command)
+        runner.on_line = on_line
+        runner.redact = self._leader.redact
+        runner.on_pass = lambda: self._progress(runner.tail)
+        try:
+            code = runner.run()
+        finally:
+            self.output = runner.tail
+        if code:
+            raise failure(name or argv[0], code, runner.tail)
+        return runner.tail
+
+    def _progress(self, tail: str) -> None:
+        now = self._leader.clock.now()
+        if tail == self._recorded or now - self._recorded_at < PROGRESS_EVERY:
+            return
+        self._recorded, self._recorded_at = tail, now
+        try:
+            self.record = self._leader.markers.update(self.record, detail=tail, tries=1)
+        except BackendUnavailable as error:
+            # Progress is a convenience; whether we may go on is the lease's question, not this write's.
+            log.warning("progress not recorded: %s", error)
+
+
+class Leader:
+    """One term of leadership."""
+
+    def __init__(self, member: Member, lease: Lease) -> None:
+        self.member = member
+        self.lease = lease
+        self.markers = member.markers
+        self.clock = member.coordinator.clock
+        self._plan = member.plan
+
+    def redact(self, text: str) -> str:
+        """Return text as it may be recorded."""
+        return self._plan.redact(text)
+
+    def run(self) -> Outcome:
+        """Claim, confirm, read again, do what is not done."""
+        self._wait_out_other_store()
+        store = self.member.coordinator.backend.store_id
+        self.markers.claim(self.lease, store)
+        self._confirm()
+        view = self.markers.view()
+        ran = False
+        self.member.tell("leading", token=self.lease.token, text="leading")
+        self._settle_other_revisions(view)
+        for step in self._plan.steps:
+            self.member.coordinator.hub.check_interrupt()
+            record = view.find(step.name, self._plan.revision)
+            if record is None or record.state is not MarkerState.DONE:
+                self._bring_about(step, record)
+                ran = True
+        return Outcome.RAN if ran else Outcome.WAITED
+
+    def _settle_other_revisions(self, view: MarkerView) -> None:
+        """An attempt at another revision that never ended acts on the same scope: it has to be over, too."""
+        steps = {step.name: step for step in self._plan.steps}
+        for old in view.records:
+            unfinished = old.state is MarkerState.IN_PROGRESS and old.revision != self._plan.revision
+            if unfinished and old.step in steps:
+                self._check_foreign(steps[old.step], old)
+                self._settle(steps[old.step], old)
+
+    def _wait_out_other_store(self) -> None:
+        """Let a leader of another lease store run out: its claim must not change for its whole ttl."""
+        ours = self.member.coordinator.backend.store_id
+        view = self.markers.view()
+        while view.claim is not None and view.claim.lease_store not in {"", ours}:
+            claim, ends_at = view.claim, self.clock.now() + view.claim.ttl
+            while self.clock.now() < ends_at:
+                self.lease.check()
+                if self.clock.now() >= self.member.ends_at:
+                    message = f"a leader of another lease store ({claim.lease_store}) is still at work"
+                    raise WaitTimeout(message)
+                with self.member.coordinator.hub.wait((self.markers.backend, self.markers.topic)) as wait:
+                    wait.sleep(min(ends_at, self.clock.now() + 1.0))
+            seen = self.markers.view()
+            if (seen.claim, seen.records) == (claim, view.records):
+                return
+            view = seen
+
+    def _confirm(self) -> None:
+        """Make one confirmed renewal after the claim: of two owners of a lost lease one is refused here."""
+        sent = self.clock.now()
+        (answer,) = self.member.coordinator.backend.renew([self.lease.grant])
+        match answer:
+            case Renewed(ttl=ttl):
+                self.lease.extend(sent, ttl)
+            case Gone(reason=reason):
+                self.lease.lose(reason, "refused right after the claim")
+            case _:
+                message = f"lease {self.lease.name} could not be confirmed after the claim"
+                raise TryAgain(message)
+        self.lease.check()
+
+    def _bring_about(self, step: Step, before: MarkerRecord | None) -> None:
+        self._check_budget(step, before)
+        self._check_foreign(step, before)
+        started = self.clock.now()
+        if before is not None and before.state is MarkerState.IN_PROGRESS:
+            self.member.tell("takeover", step.name, self.lease.token, f"begun by {before.owner or 'an earlier image'}")
+        if before is not None and (before.attempts or before.state is MarkerState.IN_PROGRESS):
+            self._settle(step, before)
+        self.lease.check()
+        record = self.markers.begin(step.name, self._plan.revision, before, step.fingerprint)
+        self.member.tell("begin", step.name, self.lease.token, f"attempt {record.attempts}")
+        context = StepContext(self, step, record)
+        try:
+            step.action(context)
+            self.lease.check()
+            self._verify(step)
+        except (LeaseLost, StaleToken):
+            # Not ours any more: write nothing, whoever leads now has read what we left.
+            raise
+        except Interrupted as stop:
+            if self.lease.held:
+                self.markers.interrupted(context.record, self.redact(context.output) or str(stop))
+            self.member.tell("interrupted", step.name, self.lease.token, str(stop), self.clock.now() - started)
+            raise
+        except BackendUnavailable as outage:
+            # Nobody's failure: stand back, wait for the server, campaign again.
+            if self.lease.held:
+                self.markers.interrupted(context.record, self.redact(str(outage)))
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever an action raises is the step's failure, and recorded
+            # What fails as a consequence of a loss is not the step's failure.
+            self.lease.check()
+            self._fail(step, context, error)
+        else:
+            self.lease.check()
+            self.markers.done(context.record, self.redact(context.output))
+            self.member.tell("done", step.name, self.lease.token, "done", self.clock.now() - started)
+
+    def _settle(self, step: Step, before: MarkerRecord) -> None:
+        if step.settled is not None:
+            step.settled(StepContext(self, step, before), before)
+
+    def _verify(self, step: Step) -> None:
+        reason = step.verify() if step.verify is not None else None
+        if reason is not None:
+            message = f"{step.name} ended well but its result is not there: {reason}"
+            raise CommandFailed(message, 1, message)
+
+    def _fail(self, step: Step, context: StepContext, error: Exception) -> None:
+        """Record the failure; end for good when the budget is spent, else let somebody try again."""
+        code = error.code if isinstance(error, CommandFailed) else 1
+        output = error.output if isinstance(error, CommandFailed) else context.output
+        detail = "\n".join(part for part in (output, f"{type(error).__name__}: {error}") if part)
+        if isinstance(error, WaitTimeout):
+            code = error.exit_code
+        record = self.markers.failed(context.record, self.redact(detail), code)
+        self.member.tell("failed", step.name, self.lease.token, self.redact(str(error)))
+        if not self.member.may_begin(step, record):
+            raise given_up(record) from error
+        message = f"{step.name} failed ({record.failures} of {self._plan.budget.failures}): {self.redact(str(error))}"
+        raise TryAgain(message) from error
+
+    def _check_budget(self, step: Step, before: MarkerRecord | None) -> None:
+        if before is None or before.fingerprint != step.fingerprint:
+            return
+        if not self.member.may_begin(step, before):
+            raise given_up(before)
+        crashed_out = before.state is MarkerState.IN_PROGRESS and before.crashes + 1 >= self._plan.budget.crashes
+        if crashed_out:
+            import msgspec  # noqa: PLC0415 -- rare path
+
+            record = self.markers.given_up(msgspec.structs.replace(before, crashes=before.crashes + 1))
+            if not self.member.may_begin(step, record):
+                raise given_up(record)
+
+    def _check_foreign(self, step: Step, before: MarkerRecord | None) -> None:
+        """Leave a record without token alone until it is stale: somebody outside this protocol may be at work."""
+        if before is None or before.token or before.state is not MarkerState.IN_PROGRESS:
+            return
+        age = self.clock.wall() - before.started
+        if age < self._plan.stale_after:
+            message = f"{step.name} is in progress by hand or by an earlier image for {age:.0f} s"
+            raise TryAgain(message, FOREIGN_PAUSE)
+
+
+__all__ = ["Leader", "StepContext", "StepFailed"]

@@ -1,0 +1,1 @@
+"""Stores that come with the package; each is imported only when a URL names it."""

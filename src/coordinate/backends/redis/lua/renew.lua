@@ -1,0 +1,35 @@
+-- Extend many leases by the ttl they were granted for.
+--
+-- KEYS: lease and token counter, for each grant
+-- ARGV: nonce and token, for each grant
+-- Returns: for each grant: ttl in ms if renewed; 0 expired, -1 taken, -2 broken; a text if its keys are unusable
+
+local function gone(counter, token, held_token)
+  local last = redis.call('HMGET', counter, 'last', 'broken')
+  if (tonumber(last[2]) or 0) > token then
+    return -2
+  end
+  return math.max(tonumber(last[1]) or 0, tonumber(held_token) or 0) > token and -1 or 0
+end
+
+local function renew(lease, counter, nonce, token)
+  local held = redis.call('HMGET', lease, 'nonce', 'token', 'ttl')
+  local ttl = tonumber(held[3])
+  if held[1] ~= nonce or held[2] ~= token or not ttl then
+    return gone(counter, tonumber(token), held[2])
+  end
+  redis.call('PEXPIRE', lease, ttl)
+  redis.call('PEXPIRE', counter, math.max(WEEK, 2 * ttl))
+  return ttl
+end
+
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local good, answer = pcall(renew, KEYS[i], KEYS[i + 1], ARGV[i], ARGV[i + 1])
+  if not good then
+    -- Redis 7 raises a table, earlier servers a text. One bad key must not cost the other leases their renewal.
+    answer = type(answer) == 'table' and answer.err or tostring(answer)
+  end
+  answers[#answers + 1] = answer
+end
+return answers

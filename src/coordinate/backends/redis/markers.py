@@ -1,0 +1,118 @@
+"""Claims and marker records on Redis."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from coordinate import _wire
+from coordinate.backends.redis import scripts
+from coordinate.backends.redis.keys import Keys, field
+from coordinate.errors import AlreadyDone, ConfigError, CorruptRecord, StaleToken
+from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from coordinate.backends.redis.topology import Standalone
+
+
+class Markers:
+    """The marker half of `RedisBackend`; its methods promise what those of the port do."""
+
+    def __init__(self, server: Standalone, keys: Keys) -> None:
+        self._server = server
+        self._keys = keys
+
+    def claim(self, scope: str, claim: Claim) -> None:
+        """Register a token that is strictly greater, or the same one again."""
+        keys = self._keys.scope(scope)
+        args = (b"%d" % claim.token, claim.owner.nonce.encode(), _bounded(claim), keys.changed)
+        registered = self._server.run("claim", scripts.CLAIM, (keys.claim,), args)
+        if registered is not None:
+            floor = int(cast(bytes, registered))
+            message = f"claim of {scope!r} with token {claim.token} refused: {floor} is registered"
+            raise StaleToken(message, floor)
+
+    def put(self, scope: str, record: MarkerRecord, token: int) -> None:
+        """Store a record under the claimed token."""
+        stored = self._put(scope, record, token)
+        if stored is None or stored == record:
+            return
+        message = f"step {record.step!r} of {record.revision!r} is done already"
+        raise AlreadyDone(message)
+
+    def _put(self, scope: str, record: MarkerRecord, token: int) -> MarkerRecord | None:
+        """Store a record unless there is one that says done; return that one."""
+        data, replaced = _bounded(record), b""
+        while True:
+            answer, detail = self._attempt(scope, record, data, token, replaced)
+            if answer == b"stored":
+                return None
+            if answer == b"stale":
+                message = f"marker of {scope!r} with token {token} refused: {int(detail)} is registered"
+                raise StaleToken(message, int(detail))
+            stored = _readable(detail)
+            if stored is not None and stored.state is MarkerState.DONE:
+                return stored
+            # A damaged record is never taken for done: it is replaced, unless somebody was faster.
+            replaced = detail
+
+    def _attempt(
+        self, scope: str, record: MarkerRecord, data: bytes, token: int, replaced: bytes
+    ) -> tuple[bytes, bytes]:
+        keys = self._keys.scope(scope)
+        args = (b"%d" % token, field(record.step, record.revision), data, replaced, keys.changed)
+        reply = self._server.run("writing a marker", scripts.PUT_MARKER, (keys.claim, keys.markers), args)
+        answer, *detail = cast("list[bytes]", reply)
+        return answer, detail[0] if detail else b""
+
+    def view(self, scope: str) -> MarkerView:
+        """Return claim and records of a scope."""
+        keys = self._keys.scope(scope)
+        reply = self._server.run("reading markers", scripts.VIEW, (keys.claim, keys.markers))
+        token, claim, claimed, pairs = cast("tuple[bytes | None, bytes | None, int, list[bytes]]", reply)
+        records = [
+            record
+            for key, data in zip(pairs[::2], pairs[1::2], strict=True)
+            if (record := _readable(data)) is not None and field(record.step, record.revision) == key
+        ]
+        return MarkerView(_claim(scope, token, claim) if claimed else None, tuple(records))
+
+    def delete(self, scope: str, step: str, revision: str) -> bool:
+        """Forget a record."""
+        keys = self._keys.scope(scope)
+        args = (field(step, revision), keys.changed)
+        return self._server.run("deleting a marker", scripts.DELETE_MARKER, (keys.markers,), args) == 1
+
+    def scopes(self) -> list[str]:
+        """Return the known scopes."""
+        keys = self._server.scan("listing scopes", self._keys.scope_pattern())
+        stored = (key for key in keys if key.endswith((b"}:claim", b"}:markers")))
+        return sorted({self._keys.name_of(key) for key in stored})
+
+
+def _bounded(record: msgspec.Struct) -> bytes:
+    data = _wire.encode(record)
+    if len(data) > _wire.LIMIT:
+        # Whoever reads it would refuse it, so it must not be stored.
+        message = f"a {type(record).__name__} of {len(data)} bytes is too large to store: at most {_wire.LIMIT}"
+        raise ConfigError(message)
+    return data
+
+
+def _readable(data: bytes) -> MarkerRecord | None:
+    try:
+        return _wire.decode(MarkerRecord, data)
+    except CorruptRecord:
+        return None
+
+
+def _claim(scope: str, token: bytes | None, data: bytes | None) -> Claim:
+    if token is None or data is None:
+        message = f"the claim of {scope!r} has lost its token or its record"
+        raise CorruptRecord(message)
+    claim = _wire.decode(Claim, data)
+    if b"%d" % claim.token != token:
+        message = f"the claim of {scope!r} says token {claim.token} in its record and {token!r} beside it"
+        raise CorruptRecord(message)
+    return claim

@@ -1,0 +1,187 @@
+"""Every error this library raises, in one tree.
+
+::
+
+    CoordinateError
+    ├── ConfigError (ValueError)         a URL, variable, name or timing that cannot work; nothing was tried
+    │   └── PluginError                  no, a broken, or more than one plugin for a URL scheme
+    ├── BackendUnavailable (ConnectionError)  no usable answer: unreachable, timed out, or reply lost
+    ├── AcquireTimeout (TimeoutError)    somebody else held the lease for as long as we were told to wait
+    ├── WaitTimeout (TimeoutError)       any other wait reached its deadline
+    ├── LeaseLost                        the lease is no longer ours: stop the work it protected
+    ├── StaleToken                       a newer leader has claimed the scope; nothing was written
+    ├── AlreadyDone                      the step is done for this revision; nothing was written
+    ├── StepFailed                       the fleet's failure budget of a step is spent
+    ├── CommandFailed                    a guarded command ended with a code other than 0
+    ├── CorruptRecord (ValueError)       a stored record cannot be understood
+    ├── Unsupported                      the store does not declare a capability that was asked for
+    └── Interrupted                      a signal asked this process to stop waiting or working
+
+Drivers' own errors never leave a backend; they are the ``__cause__`` of these. No message carries a password.
+All errors can be pickled; their fields are their constructor arguments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordinate.types import Loss, MarkerRecord
+
+__all__ = [
+    "AcquireTimeout",
+    "AlreadyDone",
+    "BackendUnavailable",
+    "CommandFailed",
+    "ConfigError",
+    "CoordinateError",
+    "CorruptRecord",
+    "Interrupted",
+    "LeaseLost",
+    "PluginError",
+    "StaleToken",
+    "StepFailed",
+    "Unsupported",
+    "WaitTimeout",
+]
+
+
+class CoordinateError(Exception):
+    """Base of all errors of this library; never raised itself."""
+
+    exit_code = 70
+
+
+class ConfigError(CoordinateError, ValueError):
+    """A URL, environment variable, name or timing that cannot work. Nothing was tried yet."""
+
+    exit_code = 78
+
+
+class PluginError(ConfigError):
+    """No plugin, a broken plugin or more than one plugin for a URL scheme."""
+
+
+class BackendUnavailable(CoordinateError, ConnectionError):
+    """The store gave no usable answer. What was asked may or may not have happened."""
+
+    exit_code = 69
+
+
+class AcquireTimeout(CoordinateError, TimeoutError):
+    """The lease was held by somebody else until the wait ended."""
+
+    exit_code = 75
+
+
+class WaitTimeout(CoordinateError, TimeoutError):
+    """A wait other than for a lease reached its deadline."""
+
+    exit_code = 124
+
+
+class LeaseLost(CoordinateError):
+    """The lease is no longer ours; the work that it protected has to stop.
+
+    Args:
+        message: what happened, for people.
+        loss: the frozen reason, or None when the lease was never acquired.
+    """
+
+    exit_code = 79
+
+    def __init__(self, message: str, loss: Loss | None = None) -> None:
+        super().__init__(message, loss)
+        self.message = message
+        self.loss = loss
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StaleToken(CoordinateError):
+    """A leader with a newer token has claimed the scope; the write was refused and nothing changed.
+
+    Args:
+        message: what was refused, for people.
+        floor: the highest claimed token; a new grant must be greater.
+    """
+
+    exit_code = 79
+
+    def __init__(self, message: str, floor: int = 0) -> None:
+        super().__init__(message, floor)
+        self.message = message
+        self.floor = floor
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class AlreadyDone(CoordinateError):
+    """The step is recorded as done for this revision; the write was refused and nothing changed."""
+
+
+class StepFailed(CoordinateError):
+    """The failure budget that the fleet shares for a step is spent.
+
+    Args:
+        message: what happened, for people, with the step's last lines of output.
+        record: the marker as stored.
+    """
+
+    exit_code = 76
+
+    def __init__(self, message: str, record: MarkerRecord | None = None) -> None:
+        super().__init__(message, record)
+        self.message = message
+        self.record = record
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class CommandFailed(CoordinateError):
+    """A guarded command ended with a code other than 0.
+
+    Args:
+        message: which command and how it ended; never its arguments, which may be private.
+        code: exit code, or 128 + signal number.
+        output: the last lines that it printed.
+    """
+
+    def __init__(self, message: str, code: int = 1, output: str = "") -> None:
+        super().__init__(message, code, output)
+        self.message = message
+        self.code = code
+        self.output = output
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class CorruptRecord(CoordinateError, ValueError):
+    """A stored record cannot be understood: damaged, or written by a newer version."""
+
+
+class Unsupported(CoordinateError):
+    """The store does not declare a capability that was asked for."""
+
+    exit_code = 78
+
+
+class Interrupted(CoordinateError):
+    """A signal asked this process to stop waiting or working.
+
+    Args:
+        message: which signal, for people.
+        signum: its number; programs end with 128 + signum.
+    """
+
+    def __init__(self, message: str, signum: int = 15) -> None:
+        super().__init__(message, signum)
+        self.message = message
+        self.signum = signum
+
+    def __str__(self) -> str:
+        return self.message

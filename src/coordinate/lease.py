@@ -1,0 +1,506 @@
+"""Leases: exclusive, time-bounded, renewed ownership of a name, with a fencing token.
+
+What is promised: of all lease objects on one name, at most one passes `Lease.check` at any instant, for any pause,
+kill or partition of the processes. What is not: that the work a holder has already sent to another server is undone,
+or that work which never looks at `check`, `lost` or the token stops by itself. See ``docs/explanation/guarantees.md``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import threading
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+
+from coordinate import _identity
+from coordinate.errors import AcquireTimeout, BackendUnavailable, ConfigError, LeaseLost
+from coordinate.types import Grant, Granted, Held, Loss, LossReason, Quarantined, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from coordinate._clock import Clock
+    from coordinate._keeper import Keeper
+    from coordinate._waiting import Hub, Wait
+    from coordinate.backend import Backend, Watch
+    from coordinate.config import Timing
+    from coordinate.types import AcquireAnswer, LeaseRecord, Owner
+
+log = logging.getLogger("coordinate")
+
+DRIFT = 0.001
+"""Part of a ttl that clocks of client and server may drift apart while it runs."""
+LOOK_AFTER = 0.002
+"""Seconds past a holder's expiry at which a waiter looks: earlier would be in vain."""
+_RETRY_UNAVAILABLE = 0.25
+
+
+class Shared(NamedTuple):
+    """What all leases of one coordinator have in common."""
+
+    backend: Backend
+    clock: Clock
+    hub: Hub
+    keeper: Keeper
+    holder: str
+
+
+class Limits(NamedTuple):
+    """Bounds on holding and waiting of one lease.
+
+    Args:
+        max_hold: seconds after which a lease is lost whatever happens, so that a wedged holder is replaced.
+        progress: seconds within which the holder has to call `Lease.touch` again.
+        outage: seconds of unbroken unavailability after which waiting gives up with `BackendUnavailable`.
+    """
+
+    max_hold: float = math.inf
+    progress: float = math.inf
+    outage: float = 60.0
+
+
+class Lease:
+    """One contender for one name. Made by `Coordinator.lease`; not for sharing across a fork.
+
+    Each `acquire` is a new owner with a new nonce, so two lease objects of one process exclude each other.
+
+    Example:
+        >>> from coordinate import connect
+        >>> with connect("memory://") as coordinator, coordinator.lease("nightly-report") as lease:
+        ...     lease.check()
+        ...     lease.token > 0
+        True
+    """
+
+    def __init__(self, shared: Shared, name: str, timing: Timing, limits: Limits = Limits()) -> None:  # noqa: B008
+        self.name = name
+        self.timing = timing
+        self.limits = limits
+        self._shared = shared
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._callbacks: list[Callable[[Loss], object]] = []
+        self._renewal_callbacks: list[Callable[[float], object]] = []
+        self._grant: Grant | None = None
+        self._owner: Owner | None = None
+        self._loss: Loss | None = None
+        self._ended = False
+        """The holder has said that it is over; nothing is a loss any more."""
+        self._given_back = False
+        self._deadline = self._stop_at = self._acquired_at = self._touched_at = 0.0
+        self.due = math.inf
+        """When the next renewal is due, on the coordinator's clock; for the keeper."""
+
+    # What the holder asks
+
+    @property
+    def held(self) -> bool:
+        """Return whether the lease may be relied on at this instant; no round trip."""
+        return self._why_not() is None
+
+    @property
+    def lost(self) -> Loss | None:
+        """Return why an acquired lease ended before it was given back; None while it is held or was released."""
+        return self._loss
+
+    @property
+    def token(self) -> int:
+        """Return the fencing token of the present or last grant; hand it to everything that can check it.
+
+        Raises:
+            LeaseLost: the lease was never acquired.
+        """
+        return self.grant.token
+
+    @property
+    def grant(self) -> Grant:
+        """Return the present or last grant.
+
+        Raises:
+            LeaseLost: the lease was never acquired.
+        """
+        if self._grant is None:
+            message = f"lease {self.name} was never acquired"
+            raise LeaseLost(message)
+        return self._grant
+
+    @property
+    def owner(self) -> Owner:
+        """Return who holds the present or last grant.
+
+        Raises:
+            LeaseLost: the lease was never acquired.
+        """
+        if self._owner is None:
+            message = f"lease {self.name} was never acquired"
+            raise LeaseLost(message)
+        return self._owner
+
+    @property
+    def deadline(self) -> float:
+        """Return the instant, on CLOCK_BOOTTIME, by which everything the lease protects must have stopped."""
+        return self._deadline
+
+    @property
+    def remaining(self) -> float:
+        """Return the seconds until `deadline`; 0 when the lease is not held."""
+        return max(0.0, self._deadline - self._shared.clock.now()) if self.held else 0.0
+
+    def check(self) -> None:
+        """Return if the lease may be relied on at this instant; call it before each effect.
+
+        Raises:
+            LeaseLost: it may not; the reason is in ``loss``.
+        """
+        reason = self._why_not()
+        if reason is not None:
+            raise LeaseLost(reason, self._loss)
+
+    def _why_not(self) -> str | None:
+        if self._pid != os.getpid():
+            return f"lease {self.name} belongs to the process that this one was forked from"
+        if self._grant is None or (self._ended and self._loss is None):
+            return f"lease {self.name} is not held"
+        if self._loss is not None:
+            return f"lease {self.name} was lost: {self._loss.reason.value} ({self._loss.detail})"
+        if self._shared.clock.now() >= self._stop_at:
+            # The keeper may be late or starved; the clock is not.
+            return f"lease {self.name} was lost: not renewed in time"
+        return None
+
+    def touch(self) -> None:
+        """Report progress; needed within ``progress`` seconds where that limit is set."""
+        with self._lock:
+            self._touched_at = self._shared.clock.now()
+
+    def holder(self) -> LeaseRecord | None:
+        """Ask the store who holds the name.
+
+        Raises:
+            BackendUnavailable: no usable answer.
+        """
+        return self._shared.backend.holder(self.name)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Return open descriptors that are the lease itself (file locks), for the guardian of a child."""
+        return self._shared.backend.descriptors(self.grant)
+
+    def on_lost(self, callback: Callable[[Loss], object]) -> None:
+        """Call ``callback(loss)`` once, from a thread of its own, when the lease is lost; at once if it is."""
+        with self._lock:
+            self._callbacks.append(callback)
+            loss = self._loss
+        if loss is not None:
+            self._call_back(loss)
+
+    def on_renewed(self, callback: Callable[[float], object]) -> None:
+        """Call ``callback(deadline)`` after each renewal, from the keeper's thread: it must not block."""
+        with self._lock:
+            self._renewal_callbacks.append(callback)
+
+    def off_renewed(self, callback: Callable[[float], object]) -> None:
+        """Stop calling what `on_renewed` was given."""
+        with self._lock:
+            self._renewal_callbacks.remove(callback)
+
+    # Getting and giving back
+
+    def acquire(self, timeout: float = 3600.0, *, floor: int = 0) -> Lease:
+        """Wait for the lease and return it; it never returns without it.
+
+        Args:
+            timeout: longest wait in seconds; ``math.inf`` waits for ever.
+            floor: the token will be greater than this.
+
+        Raises:
+            AcquireTimeout: somebody else held it all the time.
+            BackendUnavailable: the store gave no usable answer at the end, or not for ``outage`` seconds.
+            Interrupted: a signal asked this process to stop.
+        """
+        contest = self.contest(timeout, floor=floor)
+        with contest:
+            while not contest.attempt():
+                contest.sleep()
+        return self
+
+    def try_acquire(self, *, floor: int = 0) -> bool:
+        """Ask once. False means that the store confirmed another holder (or a quarantine), nothing else.
+
+        Raises:
+            BackendUnavailable: no usable answer; if the store granted it all the same, it lapses after its ttl.
+        """
+        owner = self._begin()
+        return isinstance(self._ask(owner, floor, None), Granted)
+
+    def contest(self, timeout: float, *, floor: int = 0, also: tuple[tuple[Backend, Topic], ...] = ()) -> Contest:
+        """Return a wait for this lease that can be combined with other topics; see `Contest`."""
+        return Contest(self, timeout, floor, also)
+
+    def _begin(self) -> Owner:
+        """Become a new owner. Refused while the lease is held: there is no implicit re-entrancy."""
+        with self._lock:
+            if self._pid != os.getpid():
+                message = f"lease {self.name} belongs to another process: make a new one after a fork"
+                raise LeaseLost(message)
+            if self.held:
+                message = f"lease {self.name} is held by this very object already"
+                raise ConfigError(message)
+            self._forget()
+            self._owner = _identity.mint(self._shared.holder)
+            return self._owner
+
+    def _forget(self) -> None:
+        self._shared.keeper.discard(self)
+        self._grant = self._loss = None
+        self._ended = self._given_back = False
+        self.due = math.inf
+
+    def _ask(self, owner: Owner, floor: int, queue: Watch | None) -> AcquireAnswer:
+        sent = self._shared.clock.now()
+        answer = self._shared.backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue)
+        if isinstance(answer, Granted):
+            self._take(answer.grant, sent)
+        return answer
+
+    def _take(self, grant: Grant, sent: float) -> None:
+        timing = self.timing
+        if grant.ttl < timing.ttl:
+            # A server may grant less than was asked for; the relations have to hold for what it granted.
+            timing = timing.of(grant.ttl, timeout=timing.timeout)
+        with self._lock:
+            self.timing = timing
+            self._grant = grant
+            self._loss = None
+            self._acquired_at = self._touched_at = sent
+            self._set_times(sent, grant.ttl)
+        self._shared.keeper.add(self)
+
+    def _set_times(self, sent: float, ttl: float) -> None:
+        self._deadline = sent + ttl * (1 - DRIFT)
+        self._stop_at = min(sent + self.timing.renew_deadline, self._deadline)
+        self.due = sent + self.timing.retry_period
+
+    def release(self) -> bool:
+        """Give the lease back, so that the next one gets it at once. False: it was not ours any more.
+
+        Idempotent. Work that the lease protects must have stopped before.
+
+        Raises:
+            BackendUnavailable: no usable answer; call again, or leave it to expire.
+        """
+        with self._lock:
+            if self._grant is None or self._given_back or self._pid != os.getpid():
+                return False
+            grant = self._grant
+            self._ended = True
+            self._shared.keeper.discard(self)
+        released = self._shared.backend.release(grant)
+        with self._lock:
+            self._given_back = True
+        return released
+
+    def abandon(self) -> None:
+        """Stop renewing and let the lease lapse: others get it after its ttl. `check` fails from now on."""
+        with self._lock:
+            self.lose(LossReason.CLOSED, "abandoned")
+            self._given_back = True
+
+    # What the keeper tells
+
+    def still(self, grant: Grant) -> bool:
+        """Return whether ``grant`` is the present one."""
+        return self._grant is grant and not self._ended
+
+    def extend(self, sent: float, ttl: float) -> None:
+        """Note a renewal whose request was sent at ``sent``; ignored once the lease is lost."""
+        with self._lock:
+            # A reply that comes after the work was told to stop does not bring the lease back.
+            if self._why_not() is not None:
+                return
+            self._set_times(sent, min(ttl, self.timing.ttl))
+            deadline, callbacks = self._deadline, list(self._renewal_callbacks)
+        for callback in callbacks:
+            callback(deadline)
+
+    def postpone(self, sent: float) -> None:
+        """Note that a renewal had no usable answer; it is tried again soon."""
+        with self._lock:
+            self.due = sent + self.timing.retry_period / 2
+
+    def watch_the_clock(self, now: float) -> None:
+        """Declare the lease lost if its time, or its holder's, has run out."""
+        with self._lock:
+            if self._grant is None or self._ended or self._loss is not None:
+                return
+            if now >= self._stop_at:
+                self.lose(LossReason.EXPIRED, f"not renewed within {self.timing.renew_deadline:g} s")
+            elif now - self._acquired_at >= self.limits.max_hold:
+                self.lose(LossReason.MAX_HOLD, f"held for {self.limits.max_hold:g} s")
+            elif now - self._touched_at >= self.limits.progress:
+                self.lose(LossReason.STALLED, f"no progress for {self.limits.progress:g} s")
+
+    def lose(self, reason: LossReason, detail: str) -> None:
+        """Freeze the reason of a loss, once, and tell those who asked."""
+        with self._lock:
+            if self._grant is None or self._ended or self._loss is not None:
+                return
+            self._loss = loss = Loss(reason, detail)
+            self.due = math.inf
+            self._shared.keeper.discard(self)
+        log.warning("lease %s lost: %s (%s)", self.name, reason.value, detail)
+        self._call_back(loss)
+
+    def _call_back(self, loss: Loss) -> None:
+        with self._lock:
+            callbacks, self._callbacks = self._callbacks, []
+        if callbacks:
+            # A callback may block as long as it likes: renewing the other leases must go on.
+            threading.Thread(
+                target=lambda: [callback(loss) for callback in callbacks], name="coordinate-lost", daemon=True
+            ).start()
+
+    # As a context manager
+
+    def __enter__(self) -> Self:
+        if self._grant is None or self._ended:
+            self.acquire()
+        # Held already, by acquire or try_acquire: then a loss since shows here, not as a second, silent wait.
+        self.check()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        """Give the lease back. A loss raises `LeaseLost` here, but never in place of the body's own error."""
+        reason, loss = self._why_not(), self._loss
+        try:
+            self.release()
+        except BackendUnavailable as unavailable:
+            log.warning("lease %s left to expire: %s", self.name, unavailable)
+        if reason is not None and error is None:
+            raise LeaseLost(reason, loss)
+        return False
+
+    def __repr__(self) -> str:
+        state = "held" if self.held else "not held"
+        return f"<Lease {self.name} {state}>"
+
+
+class Contest:
+    """Waiting for a lease, step by step, so that the same wait can end for another reason as well.
+
+    Example:
+        >>> from coordinate import connect
+        >>> with connect("memory://") as coordinator:
+        ...     with coordinator.lease("contested").contest(timeout=5) as contest:
+        ...         contest.attempt()
+        True
+    """
+
+    def __init__(self, lease: Lease, timeout: float, floor: int, also: tuple[tuple[Backend, Topic], ...]) -> None:
+        self._lease = lease
+        self._shared = lease._shared  # noqa: SLF001 -- one unit in two classes
+        self._owner = lease._begin()  # noqa: SLF001
+        self.floor = floor
+        self.not_before = 0.0
+        """No attempt makes sense before this instant on the coordinator's clock."""
+        self._also = also
+        self._ends_at = self._shared.clock.now() + timeout
+        self._timeout = timeout
+        self._wait: Wait | None = None
+        self._queued = False
+        self._look_at = 0.0
+        self._answer: AcquireAnswer | None = None
+        self._error: BackendUnavailable | None = None
+        self._dark_since: float | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the line; a turn that was already given to us goes to the next one."""
+        if not self._lease.held:
+            with contextlib.suppress(BackendUnavailable):
+                self._withdraw()
+        if self._wait is not None:
+            self._wait.__exit__()
+
+    def _withdraw(self) -> None:
+        backend, lease = self._shared.backend, self._lease
+        if self._error is not None:
+            # The last request had no answer: the store may have granted it to us after all.
+            backend.release(Grant(lease.name, 0, self._owner.nonce, lease.timing.ttl))
+        if self._queued:
+            backend.withdraw(lease.name, self._owner)
+
+    def attempt(self) -> bool:
+        """Ask for the lease once; True if it is ours now. A store that does not answer is noted only."""
+        backend = self._shared.backend
+        queue = self._wait.queue(backend) if self._wait is not None else None
+        now = self._shared.clock.now()
+        # Also when the answer is lost: the store may have put us in line.
+        self._queued = self._queued or queue is not None
+        try:
+            self._answer = self._lease._ask(self._owner, self.floor, queue)  # noqa: SLF001
+        except BackendUnavailable as error:
+            self._note_outage(error, now)
+            return False
+        self._error = self._dark_since = None
+        match self._answer:
+            case Granted():
+                return True
+            case Held(retry_after=seconds) | Quarantined(retry_after=seconds):
+                self._look_at = now + seconds + LOOK_AFTER
+        if self._wait is None or queue is None:
+            # Not in line yet: open the channel first, then ask again, so that no release falls in between.
+            self._look_at = now if self._listen() else self._look_at
+        return False
+
+    def _note_outage(self, error: BackendUnavailable, now: float) -> None:
+        if self._error is None:
+            log.warning("store unavailable, trying again: %s", error)
+        self._error = error
+        self._dark_since = now if self._dark_since is None else self._dark_since
+        self._look_at = now + _RETRY_UNAVAILABLE
+        if now - self._dark_since >= self._lease.limits.outage:
+            raise error
+
+    def _listen(self) -> bool:
+        """Open the wait if it is not open; True if that makes another attempt worth while at once."""
+        if self._wait is not None:
+            return False
+        topic = Topic("lease", self._lease.name, self._owner.nonce)
+        self._wait = self._shared.hub.wait((self._shared.backend, topic), *self._also)
+        self._wait.__enter__()
+        return True
+
+    def sleep(self) -> None:
+        """Wait until another attempt makes sense, or something else that this contest is about has changed.
+
+        Raises:
+            AcquireTimeout: time is up and somebody else holds the lease.
+            BackendUnavailable: time is up and the store gives no usable answer.
+            Interrupted: a signal asked this process to stop.
+        """
+        self._shared.hub.check_interrupt()
+        if self._shared.clock.now() >= self._ends_at:
+            raise self._out_of_time()
+        self._listen()
+        if self._wait is not None:
+            self._wait.sleep(min(max(self._look_at, self.not_before), self._ends_at))
+
+    def _out_of_time(self) -> AcquireTimeout | BackendUnavailable:
+        if self._error is not None:
+            return self._error
+        message = f"lease {self._lease.name} not acquired within {self._timeout:g} s: {self._reason()}"
+        return AcquireTimeout(message)
+
+    def _reason(self) -> str:
+        if isinstance(self._answer, Quarantined):
+            return "the store is quarantined after a failover or restart"
+        if isinstance(self._answer, Held) and self._answer.record is not None:
+            return f"held by {self._answer.record.owner}"
+        return "held by somebody else"

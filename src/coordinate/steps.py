@@ -1,0 +1,329 @@
+"""The steps engine: a fleet runs a plan once, whoever dies on the way.
+
+Each member calls `run` with the same plan. One becomes the leader and does what is not done; the others wait, notice
+at once, and take over if it dies. Promised: of two leaders at most one can record anything, a step recorded as done
+is not begun again for its revision, a failure is known to everybody, no wait is without end. Not promised: that a
+step's effects happen once. A step must be re-runnable; ``settled`` and ``verify`` are the places to make sure.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from coordinate._names import check_name, check_revision
+from coordinate.errors import (
+    AcquireTimeout,
+    BackendUnavailable,
+    LeaseLost,
+    StaleToken,
+    StepFailed,
+    WaitTimeout,
+)
+from coordinate.events import Event
+from coordinate.types import MarkerState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from coordinate._leading import StepContext
+    from coordinate.coordinator import Coordinator
+    from coordinate.lease import Contest, Lease
+    from coordinate.marker import Markers
+    from coordinate.types import MarkerRecord, MarkerView
+
+log = logging.getLogger("coordinate")
+
+OUTAGE = 60.0
+"""Seconds of unbroken unavailability of a store after which a member gives up."""
+RETRY_UNAVAILABLE = 0.25
+
+__all__ = ["Budget", "Event", "Outcome", "Plan", "Step", "StepContext", "run", "run_function"]
+
+
+class Outcome(enum.Enum):
+    """How a plan came to be done."""
+
+    RAN = "ran"
+    WAITED = "waited"
+    ALREADY_DONE = "already done"
+
+
+class Budget(NamedTuple):
+    """How often the fleet tries a step before everybody gives up.
+
+    Args:
+        failures: attempts that ended badly.
+        crashes: attempts that never ended.
+        backoff: a process that started more than these seconds after the last failure gets one new attempt.
+        pause: seconds a member stands back after a failure of its own, so that another one may try.
+    """
+
+    failures: int = 3
+    crashes: int = 5
+    backoff: float = 60.0
+    pause: float = 1.0
+
+
+class Step(NamedTuple):
+    """One unit of work.
+
+    Args:
+        name: unique in the plan.
+        action: does it; gets a `StepContext`.
+        verify: returns why the postcondition does not hold, or None.
+        settled: called before a step that an earlier attempt left in progress; returns when nothing of that attempt
+            can have an effect any more, raises otherwise.
+        fingerprint: of what the step depends on; failures of another fingerprint do not count.
+        timeout: seconds its commands may take.
+    """
+
+    name: str
+    action: Callable[[StepContext], object]
+    verify: Callable[[], str | None] | None = None
+    settled: Callable[[StepContext, MarkerRecord], object] | None = None
+    fingerprint: str = ""
+    timeout: float = math.inf
+
+
+class Plan(NamedTuple):
+    """What has to be done for a revision of a scope, in order.
+
+    Args:
+        scope: what the steps act on; one lease and one claim, whatever the revision.
+        revision: what the steps bring about.
+        steps: in order.
+        budget: of failures.
+        stale_after: seconds after which an in-progress record without token (by hand, by an earlier image) is over.
+        redact: removes secrets from what commands print and errors say, before anybody sees or records it.
+    """
+
+    scope: str
+    revision: str
+    steps: Sequence[Step]
+    budget: Budget = Budget()
+    stale_after: float = 1800.0
+    redact: Callable[[str], str] = str
+
+
+def run(
+    plan: Plan,
+    coordinator: Coordinator,
+    *,
+    timeout: float = 3600.0,
+    observer: Callable[[Event], object] | None = None,
+) -> Outcome:
+    """Bring the plan about together with the rest of the fleet and return when all of it is done.
+
+    Args:
+        plan: the same in every member.
+        coordinator: leases and markers.
+        timeout: longest time in seconds to wait for others; a step of our own is bounded by its own timeout.
+        observer: called with each `Event`; must not block.
+
+    Raises:
+        StepFailed: the failure budget of a step is spent.
+        WaitTimeout: not done within ``timeout`` although somebody leads.
+        BackendUnavailable: a store gave no usable answer until the end of the wait.
+        Interrupted: a signal asked this process to stop; its step was stopped first.
+    """
+    check_revision(plan.revision)
+    for step in plan.steps:
+        check_name(step.name, "step")
+    return Member(plan, coordinator, timeout, observer or _ignore).run()
+
+
+class Member:
+    """One process's part in a plan."""
+
+    def __init__(
+        self, plan: Plan, coordinator: Coordinator, timeout: float, observer: Callable[[Event], object]
+    ) -> None:
+        self.plan = plan
+        self.coordinator = coordinator
+        self.observer = observer
+        self.markers: Markers = coordinator.markers(plan.scope)
+        self._timeout = timeout
+        self._clock = coordinator.clock
+        self._born_wall = self._clock.wall()
+        self.ends_at = self._clock.now() + timeout
+        self._not_before = 0.0
+        self._floor = 0
+        self._waited_for = ""
+        self._dark_since: float | None = None
+
+    def run(self) -> Outcome:
+        """See `run` of the module."""
+        view = self._view_or_none()
+        if view is not None and self.is_done(view):
+            return Outcome.ALREADY_DONE
+        while True:
+            lease = self._campaign()
+            if lease is None:
+                return Outcome.WAITED
+            outcome = self._lead(lease)
+            if outcome is not None:
+                return outcome
+
+    def tell(self, kind: str, step: str = "", token: int = 0, text: str = "", elapsed: float = 0.0) -> None:
+        """Report an event."""
+        self.observer(Event(kind, step, token, text, elapsed))
+
+    # Reading
+
+    def is_done(self, view: MarkerView) -> bool:
+        """Return whether every step of the plan is done; raise if one has failed for good."""
+        records = [(step, view.find(step.name, self.plan.revision)) for step in self.plan.steps]
+        for step, record in records:
+            if record is not None and record.state is not MarkerState.DONE and not self.may_begin(step, record):
+                raise given_up(record)
+        return all(record is not None and record.state is MarkerState.DONE for _, record in records)
+
+    def may_begin(self, step: Step, record: MarkerRecord) -> bool:
+        """Return whether the fleet's budget allows another attempt by this process."""
+        if record.fingerprint != step.fingerprint:
+            return True
+        if record.state is not MarkerState.FAILED:
+            return True
+        budget = self.plan.budget
+        if record.failures < budget.failures and record.crashes < budget.crashes:
+            return True
+        return self._born_wall > record.finished + budget.backoff
+
+    def _view_or_none(self) -> MarkerView | None:
+        try:
+            view = self.markers.view()
+        except BackendUnavailable as error:
+            self._note_outage(error)
+            return None
+        self._dark_since = None
+        return view
+
+    def _note_outage(self, error: BackendUnavailable) -> None:
+        """Bear an unavailable store for a while; it is never taken for somebody else's leadership."""
+        now = self._clock.now()
+        if self._dark_since is None:
+            self._dark_since = now
+            self.tell("unavailable", text=str(error))
+        if now - self._dark_since >= OUTAGE or now >= self.ends_at:
+            raise error
+        self._not_before = now + RETRY_UNAVAILABLE
+
+    # Campaigning: one wait that ends in done, failed, mine, or out of time
+
+    def _campaign(self) -> Lease | None:
+        """Return the lease, or None when the others have done it all."""
+        lease = self.coordinator.lease(self.plan.scope)
+        also = tuple(
+            (backend, self.markers.topic) for backend in {self.coordinator.backend, self.coordinator.marker_backend}
+        )
+        contest = lease.contest(self.ends_at - self._clock.now(), floor=self._floor, also=also)
+        with contest:
+            while True:
+                view = self._view_or_none()
+                if view is not None and self.is_done(view):
+                    return None
+                may_stand = view is not None and self._may_stand(view)
+                contest.floor = self._floor
+                if may_stand and contest.attempt():
+                    return lease
+                self._sleep(contest, view)
+
+    def _may_stand(self, view: MarkerView) -> bool:
+        """Return whether this member may ask for the lease now."""
+        if self._clock.now() < self._not_before:
+            return False
+        claim = view.claim
+        if claim is not None:
+            self._floor = max(self._floor, claim.token)
+        return True
+
+    def _sleep(self, contest: Contest, view: MarkerView | None) -> None:
+        contest.not_before = self._not_before
+        leader = str(view.claim.owner) if view is not None and view.claim is not None else "somebody"
+        if leader != self._waited_for:
+            self._waited_for = leader
+            self.tell("waiting", text=f"waiting; last known leader: {leader}")
+        try:
+            contest.sleep()
+        except AcquireTimeout as error:
+            message = f"{self.plan.scope}: revision {self.plan.revision} not done within {self._timeout:g} s: {error}"
+            raise WaitTimeout(message) from error
+
+    # Leading
+
+    def _lead(self, lease: Lease) -> Outcome | None:
+        """Do what is not done. None: it was taken from us or failed for now; campaign again."""
+        from coordinate._leading import Leader  # noqa: PLC0415 -- leading builds on this module
+
+        self._waited_for = ""
+        try:
+            with lease:
+                return Leader(self, lease).run()
+        except LeaseLost as lost:
+            self.tell("lost", token=lease.grant.token if lost.loss else 0, text=str(lost))
+        except StaleToken as stale:
+            self._floor = max(self._floor, stale.floor)
+            self.tell("stale", text=str(stale))
+        except BackendUnavailable as error:
+            self._note_outage(error)
+        except TryAgain as again:
+            self._not_before = self._clock.now() + max(self.plan.budget.pause, again.pause)
+            self.tell("waiting", text=str(again))
+        return None
+
+
+class TryAgain(Exception):
+    """An attempt failed and the budget is not spent: stand back, let others try, campaign again."""
+
+    def __init__(self, message: str, pause: float = 0.0) -> None:
+        super().__init__(message)
+        self.pause = pause
+
+
+def given_up(record: MarkerRecord) -> StepFailed:
+    """Return the error that every member ends with when a step's budget is spent."""
+    tail = f"\n{record.detail}" if record.detail else ""
+    message = (
+        f"step {record.step} of {record.revision} failed {record.failures} times and crashed {record.crashes} times; "
+        f"giving up (coordinate marker reset clears it). Last lines:{tail}"
+    )
+    return StepFailed(message, record)
+
+
+def run_function(
+    coordinator: Coordinator, step: str, revision: str, function: Callable[[], object], timeout: float
+) -> Outcome:
+    """See `Coordinator.run_once`."""
+    raised: list[Exception] = []
+
+    def action(_: StepContext) -> None:
+        try:
+            function()
+        except Exception as error:
+            raised.append(error)
+            raise
+
+    plan = Plan(step, revision, [Step(step, action)], Budget(failures=1))
+    try:
+        return run(plan, coordinator, timeout=timeout)
+    except StepFailed:
+        if raised:
+            raise raised[-1] from None
+        raise
+
+
+def _ignore(_: Event) -> None:
+    """Observe nothing."""
+
+
+def __getattr__(name: str) -> object:
+    """Load `StepContext`, which builds on this module, at first use."""
+    if name == "StepContext":
+        from coordinate._leading import StepContext  # noqa: PLC0415 -- see above
+
+        return StepContext
+    message = f"module 'coordinate.steps' has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,150 @@
+"""Contract of waiting: who is woken, by what, and that nothing is missed."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate._identity import mint
+from coordinate.testing.lease_port import granted
+from coordinate.types import Capability, Claim, Granted, Held, MarkerRecord, MarkerState, Topic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from coordinate.backend import Backend, Watch
+    from coordinate.testing.kit import OpenBackend
+
+
+def woken(watch: Watch, topic: Topic, within: float = 2.0) -> bool:
+    """Return whether the watch reports the topic in time; other topics may come, too."""
+    deadline = time.monotonic() + within
+    while (left := deadline - time.monotonic()) > 0:
+        if topic in watch.drain():
+            return True
+        select.select([watch.fileno()], [], [], min(left, 0.1))
+    return topic in watch.drain()
+
+
+class WatchPortContract:
+    """Subclass with a fixture ``open_backend``; see `coordinate.testing`."""
+
+    @pytest.fixture
+    def backend(self, open_backend: OpenBackend) -> Backend:
+        """One client of the store."""
+        return open_backend()
+
+    @pytest.fixture
+    def other(self, open_backend: OpenBackend) -> Backend:
+        """Another client of the same store."""
+        return open_backend()
+
+    @pytest.fixture
+    def watch(self, other: Backend) -> Iterator[Watch]:
+        """A waiting channel of the other client."""
+        watch = other.watch()
+        yield watch
+        watch.close()
+
+    def test_a_release_wakes_a_queued_waiter_where_declared(
+        self, backend: Backend, other: Backend, watch: Watch
+    ) -> None:
+        """The waiter is told and gets the lease; without the capability it finds out by its poll interval."""
+        grant = granted(backend, "handed")
+        owner = mint()
+        topic = Topic("lease", "handed", owner.nonce)
+        watch.add(topic)
+        assert isinstance(other.acquire("handed", owner, 30, queue=watch), Held)
+        assert not woken(watch, topic, within=0.05)
+        backend.release(grant)
+        if Capability.WAKE in other.capabilities:
+            assert woken(watch, topic)
+        else:
+            assert watch.poll_interval <= 1.0
+        assert isinstance(other.acquire("handed", owner, 30, queue=watch), Granted)
+
+    def test_a_broken_lease_wakes_a_waiter_or_is_found_by_polling(
+        self, backend: Backend, other: Backend, watch: Watch
+    ) -> None:
+        """An operator's break is a release for those who wait, once the holder has let go."""
+        grant = granted(backend, "broken")
+        owner = mint()
+        topic = Topic("lease", "broken", owner.nonce)
+        watch.add(topic)
+        other.acquire("broken", owner, 30, queue=watch)
+        backend.break_lease("broken")
+        backend.release(grant)
+        assert woken(watch, topic) or watch.poll_interval <= 1.0
+        assert isinstance(other.acquire("broken", owner, 30), Granted)
+
+    def test_a_waiter_that_leaves_hands_its_turn_on(self, open_backend: OpenBackend) -> None:
+        """Woken and gone again: the next in line is told."""
+        backend, first, second = open_backend(), open_backend(), open_backend()
+        grant = granted(backend, "passed")
+        waiters = []
+        for client in (first, second):
+            watch, owner = client.watch(), mint()
+            topic = Topic("lease", "passed", owner.nonce)
+            watch.add(topic)
+            assert isinstance(client.acquire("passed", owner, 30, queue=watch), Held)
+            waiters.append((watch, owner, topic))
+        backend.release(grant)
+        first.withdraw("passed", waiters[0][1])
+        watch, owner, topic = waiters[1]
+        assert woken(watch, topic) or watch.poll_interval <= 1.0
+        assert isinstance(second.acquire("passed", owner, 30, queue=watch), Granted)
+        for watch, _, _ in waiters:
+            watch.close()
+
+    def test_withdrawing_without_having_waited_is_harmless(self, backend: Backend) -> None:
+        """Also while somebody holds the lease."""
+        grant = granted(backend, "untouched")
+        backend.withdraw("untouched", mint())
+        assert backend.holder("untouched") is not None
+        assert backend.release(grant)
+
+    def test_marker_changes_are_reported(self, backend: Backend, watch: Watch) -> None:
+        """Claim, record and reset each reach those who watch the scope."""
+        topic = Topic("markers", "site")
+        watch.add(topic)
+        backend.claim("site", Claim(7, mint()))
+        assert woken(watch, topic)
+        backend.put_marker("site", MarkerRecord("migrate", "r1", MarkerState.DONE, 7), 7)
+        assert woken(watch, topic)
+        backend.delete_marker("site", "migrate", "r1")
+        assert woken(watch, topic)
+
+    def test_notify_reaches_watchers_of_the_topic(self, backend: Backend, watch: Watch) -> None:
+        """For markers that live in another store."""
+        topic = Topic("markers", "elsewhere/site")
+        watch.add(topic)
+        backend.notify(topic)
+        assert woken(watch, topic) or watch.poll_interval <= 1.0
+
+    def test_removed_topics_need_no_attention(self, backend: Backend, watch: Watch) -> None:
+        """Removing is allowed for unknown topics, too, and others go on."""
+        kept, gone = Topic("markers", "kept"), Topic("markers", "gone")
+        watch.add(kept)
+        watch.add(gone)
+        watch.remove(gone)
+        watch.remove(Topic("markers", "unknown"))
+        backend.notify(gone)
+        backend.claim("kept", Claim(1, mint()))
+        assert woken(watch, kept)
+
+    def test_draining_never_blocks(self, watch: Watch) -> None:
+        """With nothing to report it returns at once."""
+        started = time.monotonic()
+        watch.add(Topic("markers", "quiet"))
+        for _ in range(10):
+            watch.drain()
+        assert time.monotonic() - started < 1.0
+
+    def test_closing_a_watch_twice_is_harmless(self, backend: Backend) -> None:
+        """Close is idempotent."""
+        watch = backend.watch()
+        watch.close()
+        watch.close()

@@ -1,0 +1,1 @@
+"""Frappe policy on top of `coordinate`."""

@@ -1,0 +1,215 @@
+"""The only module that runs the bench's Python: commands under a lease, and questions that change nothing."""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from coordinate.errors import BackendUnavailable, CommandFailed
+from frappe_bootstrap import inspection
+from frappe_bootstrap.settings import child_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from coordinate.steps import StepContext
+    from frappe_bootstrap.settings import Settings
+    from frappe_bootstrap.waiting import Stop
+
+SHIM = Path(__file__).with_name("shim.py")
+ASK_TIMEOUT = 40.0
+SETTLE_TIMEOUT = 30.0
+_MOST_SESSIONS = 60
+_TICK = 0.2
+
+
+class Bench:
+    """Runs the bench's own Python. No secret is in its arguments, its environment or its output.
+
+    Args:
+        settings: where the bench is and what is known about the server.
+        stop: tells when to stop waiting for an answer.
+        environ: our environment.
+    """
+
+    def __init__(self, settings: Settings, stop: Stop, environ: Mapping[str, str]) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._environ = {
+            **{name: value for name, value in child_environment(environ).items() if name not in _OURS},
+            "FRAPPE_STREAM_LOGGING": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def inspect(self, *, root: bool = False, reachable: bool = False) -> dict[str, Any]:
+        """Return what the config files and the database say about the site; see the shim."""
+        return self._ask({**self._request("inspect", root=root), "reachable": reachable})
+
+    def state(self, *, root: bool = False) -> inspection.State:
+        """Return the state of the site.
+
+        Raises:
+            BackendUnavailable: the server does not answer, which says nothing about the site.
+        """
+        answer = self.inspect(root=root)
+        if "login" in answer and (reason := inspection.unreachable({"login": answer["login"]})):
+            message = f"the database does not answer: {reason}"
+            raise BackendUnavailable(message)
+        return inspection.classify(answer)
+
+    def run(
+        self,
+        context: StepContext,
+        *argv: str,
+        secrets: Sequence[str] = (),
+        on_line: Callable[[str], object] | None = None,
+    ) -> str:
+        """Run a framework command under the lease; return its last lines of output.
+
+        Each of its database sessions is in the marker's notes, durably, before its first statement.
+
+        Raises:
+            CommandFailed, LeaseLost, Interrupted: see `StepContext.run`.
+        """
+        name = " ".join(word for word in argv[:4] if not word.startswith("--db") and word not in secrets)
+        hidden = sorted({*self._settings.secrets, *secrets})
+        with _Channel({"job": "bench", "argv": list(argv), "secrets": hidden}) as channel:
+
+            def line(text: str) -> None:
+                channel.note_sessions(context)
+                if on_line is not None:
+                    on_line(text)
+
+            return self._run(context, channel, f"bench {name}", line)
+
+    def settle(self, context: StepContext, sessions: Sequence[tuple[int, str]]) -> str | None:
+        """End database sessions of an earlier attempt; return why that was not possible, or None."""
+        request = {**self._request("settle", root=True), "sessions": list(sessions), "timeout": SETTLE_TIMEOUT}
+        with _Channel(request) as channel:
+            try:
+                self._run(context, channel, "settle", lambda _: None)
+            except CommandFailed as error:
+                return str(error)
+            answers = channel.read()
+        if not answers:
+            return "no answer"
+        answer = answers[0]
+        if not answer["ok"] and inspection.unreachable({"login": answer}):
+            message = f"the database does not answer: {answer['error']}"
+            raise BackendUnavailable(message)
+        return None if answer["ok"] else str(answer["error"])
+
+    def _run(self, context: StepContext, channel: _Channel, name: str, line: Callable[[str], object]) -> str:
+        return context.run(
+            self._command(channel.theirs),
+            env=self._environ,
+            cwd=str(self._settings.sites),
+            pass_fds=(channel.theirs.fileno(),),
+            name=name,
+            on_line=line,
+        )
+
+    def _command(self, theirs: socket.socket) -> list[str]:
+        return [str(self._settings.python), str(SHIM), str(theirs.fileno())]
+
+    def _request(self, job: str, *, root: bool) -> dict[str, Any]:
+        database = self._settings.database
+        request: dict[str, Any] = {
+            "job": job,
+            "site": self._settings.site,
+            "db_name": database.name,
+            "server": {"db_host": database.host, "db_port": database.port},
+        }
+        if root and database.root_password is not None:
+            request["root"] = [database.root_user, database.root_password]
+        return request
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        with _Channel(request) as channel:
+            fds = (channel.theirs.fileno(),)
+            child = subprocess.Popen(
+                self._command(channel.theirs),
+                env=self._environ,
+                cwd=self._settings.sites,
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+            with child:
+                try:
+                    answers = channel.wait(self._stop, child)
+                finally:
+                    child.kill()
+                errors = child.stderr.read().decode(errors="replace") if child.stderr else ""
+        if not answers:
+            last = errors.strip().rpartition("\n")[2][:300] or "no answer"
+            message = f"the bench's Python ({self._settings.python}) could not look at the site: {last}"
+            raise BackendUnavailable(message)
+        return answers[0]
+
+
+# They describe our own environment, not the bench's.
+_OURS = frozenset({"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"})
+
+
+class _Channel:
+    """Our end and the shim's end of one socket; the request is in it before the shim starts."""
+
+    def __init__(self, request: Mapping[str, Any]) -> None:
+        self._ours, self.theirs = socket.socketpair()
+        self._ours.sendall(json.dumps(request).encode() + b"\n")
+        self._ours.setblocking(False)  # noqa: FBT003 -- it has no keyword
+        self._rest = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ours.close()
+        self.theirs.close()
+
+    def read(self) -> list[dict[str, Any]]:
+        """Return the answers that have arrived."""
+        try:
+            while data := self._ours.recv(65536):
+                self._rest += data
+        except BlockingIOError:
+            pass
+        *lines, self._rest = self._rest.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def note_sessions(self, context: StepContext) -> None:
+        """Write new database sessions into the marker, then let the command go on."""
+        for answer in self.read():
+            known = context.record.notes.get("sessions", "").split()
+            known.append(f"{answer['session']}@{answer['host']}")
+            context.note(sessions=" ".join(known[-_MOST_SESSIONS:]))
+            self._ours.send(b"+")
+
+    def wait(self, stop: Stop, child: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+        """Return the answer, or nothing if the child ended or took too long."""
+        limit = time.monotonic() + ASK_TIMEOUT
+        while time.monotonic() < limit:
+            ended = child.poll() is not None
+            if answers := self.read():
+                return answers
+            if ended:
+                return []
+            select.select([self._ours.fileno(), stop.fileno()], [], [], _TICK)
+            stop.check()
+        return []
+
+
+def sessions_of(notes: Mapping[str, str]) -> list[tuple[int, str]]:
+    """Return the database sessions that a marker's notes name."""
+    pairs = [word.partition("@") for word in notes.get("sessions", "").split()]
+    return [(int(number), host) for number, _, host in pairs]
+
+
+__all__ = ["SHIM", "Bench", "sessions_of"]

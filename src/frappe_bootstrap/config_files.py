@@ -1,0 +1,157 @@
+"""The bench's two config files, changed by rename while holding a lock, and only when something changes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from coordinate.errors import CommandFailed, WaitTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from frappe_bootstrap.settings import Settings
+
+LOCK_TIMEOUT = 15.0
+BAD_JSON_PATIENCE = 1.0
+_PAUSE = 0.02
+_NEW_FILE_MODE = 0o644
+
+
+@contextlib.contextmanager
+def locked(path: Path, timeout: float = LOCK_TIMEOUT) -> Iterator[None]:
+    """Hold a flock, as the framework does; its file stays for ever.
+
+    Raises:
+        WaitTimeout: somebody else held it for that long.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+    try:
+        limit = time.monotonic() + timeout
+        while not _try_lock(descriptor):
+            if time.monotonic() > limit:
+                message = f"{path} is held by somebody else for more than {timeout:g} s"
+                raise WaitTimeout(message)
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def is_free(path: Path) -> bool:
+    """Return whether nobody holds a lock file."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        return _try_lock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def merge(path: Path, lock: Path, changes: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
+    """Set keys, and others only if absent; keep everything else, mode and owner. Return whether anything changed.
+
+    Raises:
+        CommandFailed: the file is damaged, and stays as it is; or another program overwrote ours at once.
+        WaitTimeout: the lock was not to be had.
+    """
+    with locked(lock):
+        before = read(path)
+        after = {**(defaults or {}), **before, **changes}
+        if after == before and path.exists():
+            return False
+        _replace(path, after)
+        if read(path) != after:
+            message = f"{path} was overwritten by another program while we held {lock}"
+            raise CommandFailed(message, 1, message)
+        return True
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a config file; a missing one is empty.
+
+    Raises:
+        CommandFailed: it is damaged, for longer than an instant.
+    """
+    limit = time.monotonic() + BAD_JSON_PATIENCE
+    while True:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            problem = f"{path} is damaged: {type(error).__name__}"
+        else:
+            if isinstance(content, dict):
+                return content
+            problem = f"{path} is damaged: not an object"
+        if time.monotonic() > limit:
+            raise CommandFailed(problem, 1, problem)
+        time.sleep(_PAUSE)
+
+
+def _replace(path: Path, content: Mapping[str, Any]) -> None:
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        old = path.stat()
+    except FileNotFoundError:
+        old = None
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, sort_keys=True)
+            file.flush()
+            if old is not None:
+                with contextlib.suppress(PermissionError):  # ours if it cannot be theirs
+                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
+            os.fchmod(file.fileno(), _NEW_FILE_MODE if old is None else old.st_mode & 0o7777)
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def common_keys(settings: Settings) -> dict[str, Any]:
+    """Return what the common config file has to say."""
+    return {
+        "db_host": settings.database.host,
+        "db_port": settings.database.port,
+        "redis_cache": settings.redis.cache,
+        "redis_queue": settings.redis.queue,
+        "redis_socketio": settings.redis.socketio,
+    }
+
+
+def write_common(settings: Settings) -> bool:
+    """Bring the common config file up to date. The framework's own lock of it is private to each container."""
+    lock = settings.sites / ".frappe_bootstrap" / "common_site_config.lock"
+    path = settings.sites / "common_site_config.json"
+    return merge(path, lock, common_keys(settings), {"default_site": settings.site})
+
+
+def write_site(settings: Settings, defaults: Mapping[str, Any]) -> bool:
+    """Add keys to the site's config file if they are absent, under the framework's own lock."""
+    folder = settings.sites / settings.site
+    return merge(folder / "site_config.json", folder / "locks" / "site_config.lock", {}, defaults)

@@ -1,0 +1,355 @@
+"""Settings from the environment: every variable of the original image, all problems reported at once.
+
+Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a file that holds the value.
+
+=============================  =========================================================================
+``SITE``                       required; name of the site, also its folder
+``IMAGE_REV``                  revision this image brings about; default: a fingerprint of its apps
+``APPS``                       apps to install besides frappe, separated by blanks
+``SKIP_INIT``                  1: never create a site (exit code 82 when it is missing)
+``DB_TYPE``                    ``mariadb`` (default); ``mysql`` is taken as mariadb, with a notice
+``DB_HOST``                    required; database server
+``DB_PORT``                    default 3306
+``DB_NAME``                    database of a new site; default: a hash of the site's name
+``DB_PASS``                    secret; password of a new site's database user; default: a random one
+``DB_ROOT_USER``               default ``root``; only used when a site has to be created
+``DB_ROOT_PASS``               secret; only needed when a site has to be created
+``ADMIN_PASS``                 secret; only needed when a site has to be created
+``REDIS_HOST``                 required, unless both URLs below are given
+``REDIS_PASS``                 secret; may be empty
+``REDIS_CACHE_PORT``           required, unless ``REDIS_CACHE_URL`` is given
+``REDIS_QUEUE_PORT``           required, unless ``REDIS_QUEUE_URL`` is given
+``REDIS_SOCKETIO_PORT``        default: the queue's server
+``REDIS_CACHE_URL``            secret; whole URL (TLS, user, database number), instead of host and port
+``REDIS_QUEUE_URL``            secret; the same for the queue
+``LOCK_REDIS_HOST``            server of the leases; default: the queue's server
+``LOCK_REDIS_PORT``            default: the queue's port
+``LOCK_REDIS_PASS``            secret; default: the queue's password
+``LOCK_RENEW_TTL_SECS``        length of a lease in seconds; default: that of coordinate
+``LOCK_HEARTBEAT_SECS``        checked against the length (must be below half of it); renewal follows the length
+``COORDINATE_URL``             secret; lease store, instead of the LOCK_REDIS variables
+``COORDINATE_BACKEND``         a scheme alone: that lease store at its default address
+``COORDINATE_MARKERS_URL``     secret; marker store; default: ``.frappe_bootstrap`` in the sites folder
+``BENCH_DIR``                  default: ``/home/frappe/frappe-bench`` if that is a bench, else the current folder
+``WAIT_TIMEOUT``               seconds to wait for the servers; default 300
+``BOOT_TIMEOUT``               seconds to wait for the revision to be ready; default 3600
+``STEP_STALE_SECS``            age in seconds at which a marker without a token is taken over; default 1800
+``FOLLOWER_WAIT_SECS``         seconds to wait before anything else; default 0
+``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
+``AUTO_INSTALL_NEW_APPS``      1: every app of the image is installed, limited by the two lists
+``AUTO_APPS_ALLOWLIST``        apps that may be installed so; empty: all
+``AUTO_APPS_DENYLIST``         apps that may not
+``REBUILD_ASSETS_ON_BOOT``     ``auto`` (default: when names do not resolve), 1 (once a revision), 0 (never)
+``ENABLE_SCHEDULER``           1 (default): the scheduler of a site created here is switched on, once
+``LEADER_ELECTION_TIMEOUT``    accepted, without effect: members stand for election as long as they wait
+``MIGRATION_LOCK_TIMEOUT``     accepted, without effect: nobody serves before the migration is done
+``IS_LEADER``                  accepted, without effect: it cannot bypass the lease
+=============================  =========================================================================
+
+Everything else (``BACKEND``, ``SOCKETIO``, ``UPSTREAM_REAL_IP_ADDRESS``, ``PROXY_READ_TIMEOUT``, ...) is for the
+processes that are started afterwards, and is passed on untouched; the secrets above are not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote, urlsplit
+
+from coordinate.errors import ConfigError
+from frappe_bootstrap.reader import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SECRETS = frozenset(
+    {
+        "ADMIN_PASS",
+        "COORDINATE_MARKERS_URL",
+        "COORDINATE_URL",
+        "DB_PASS",
+        "DB_ROOT_PASS",
+        "LOCK_REDIS_PASS",
+        "REDIS_CACHE_URL",
+        "REDIS_PASS",
+        "REDIS_QUEUE_URL",
+    }
+)
+_RESERVED = {"root", "mysql", "information_schema", "performance_schema", "sys"}
+_NO_EFFECT = ("LEADER_ELECTION_TIMEOUT", "MIGRATION_LOCK_TIMEOUT", "IS_LEADER")
+VARIABLES = SECRETS.union(
+    _NO_EFFECT,
+    {
+        "SITE",
+        "IMAGE_REV",
+        "APPS",
+        "SKIP_INIT",
+        "DB_TYPE",
+        "DB_HOST",
+        "DB_PORT",
+        "DB_NAME",
+        "DB_ROOT_USER",
+        "REDIS_HOST",
+        "REDIS_CACHE_PORT",
+        "REDIS_QUEUE_PORT",
+        "REDIS_SOCKETIO_PORT",
+        "LOCK_REDIS_HOST",
+        "LOCK_REDIS_PORT",
+        "LOCK_RENEW_TTL_SECS",
+        "LOCK_HEARTBEAT_SECS",
+        "COORDINATE_BACKEND",
+        "BENCH_DIR",
+        "WAIT_TIMEOUT",
+        "BOOT_TIMEOUT",
+        "STEP_STALE_SECS",
+        "FOLLOWER_WAIT_SECS",
+        "RUN_MIGRATIONS_ON_BOOT",
+        "AUTO_INSTALL_NEW_APPS",
+        "AUTO_APPS_ALLOWLIST",
+        "AUTO_APPS_DENYLIST",
+        "REBUILD_ASSETS_ON_BOOT",
+        "ENABLE_SCHEDULER",
+    },
+)
+USUAL_BENCH = "/home/frappe/frappe-bench"
+_SITE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_DATABASE = re.compile(r"[A-Za-z0-9_]{1,64}")
+_RESERVED_SITES = ("assets", "all")
+_DEFAULT_TTL = 300.0
+
+
+@dataclass(frozen=True)
+class Database:
+    """The database server and what a new site needs on it."""
+
+    host: str
+    port: int
+    name: str
+    password: str | None = field(repr=False)
+    root_user: str
+    root_password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Redis:
+    """The URLs that go into the bench's configuration; always with a port, passwords encoded."""
+
+    cache: str = field(repr=False)
+    queue: str = field(repr=False)
+    socketio: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything the bootstrap needs to know."""
+
+    site: str
+    revision: str
+    apps: tuple[str, ...]
+    auto_apps: bool
+    allowed_apps: tuple[str, ...]
+    denied_apps: tuple[str, ...]
+    create: bool
+    migrate: bool
+    rebuild: str
+    enable_scheduler: bool
+    admin_password: str | None = field(repr=False)
+    database: Database
+    redis: Redis
+    lease_url: str | None = field(repr=False)
+    markers_url: str = field(repr=False)
+    ttl: float | None
+    bench: Path
+    initial_delay: float
+    wait_timeout: float
+    boot_timeout: float
+    stale_after: float
+    notices: tuple[str, ...]
+    secrets: frozenset[str] = field(repr=False)
+
+    @property
+    def sites(self) -> Path:
+        """Return the sites folder."""
+        return self.bench / "sites"
+
+    @property
+    def python(self) -> Path:
+        """Return the bench's own Python."""
+        return self.bench / "env" / "bin" / "python"
+
+    def wanted_apps(self, image: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the apps that the site shall have besides frappe, in order, given those of the image."""
+        extra = [
+            app
+            for app in image
+            if self.auto_apps and app not in self.denied_apps and (not self.allowed_apps or app in self.allowed_apps)
+        ]
+        return tuple(app for app in dict.fromkeys((*self.apps, *extra)) if app != "frappe")
+
+
+def load(environ: Mapping[str, str]) -> Settings:
+    """Return the settings.
+
+    Raises:
+        ConfigError: lists every bad or missing variable with its fix, and no secret.
+    """
+    reader = Reader(environ)
+    site = _site(reader)
+    bench = _bench(reader)
+    database = _database(reader, site)
+    redis = _redis(reader)
+    lease_url = _lease_url(reader, redis)
+    markers_url = reader.secret("COORDINATE_MARKERS_URL") or f"file://{quote(str(bench / 'sites'))}/.frappe_bootstrap"
+    rebuild = {"auto": "auto", "1": "always", "0": "never", "true": "always", "false": "never"}
+    migrate = {"leader": "1", "1": "1", "true": "1", "0": "0", "never": "0", "false": "0", "none": "0"}
+    for name in _NO_EFFECT:
+        if reader.text(name):
+            reader.notices.append(f"{name} has no effect any more")
+    settings = Settings(
+        site=site,
+        revision=_revision(reader, bench),
+        apps=reader.names("APPS"),
+        auto_apps=reader.flag("AUTO_INSTALL_NEW_APPS"),
+        allowed_apps=reader.names("AUTO_APPS_ALLOWLIST"),
+        denied_apps=reader.names("AUTO_APPS_DENYLIST"),
+        create=not reader.flag("SKIP_INIT"),
+        migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
+        rebuild=reader.choice("REBUILD_ASSETS_ON_BOOT", rebuild, "auto"),
+        enable_scheduler=reader.flag("ENABLE_SCHEDULER", default=True),
+        admin_password=reader.secret("ADMIN_PASS"),
+        database=database,
+        redis=redis,
+        lease_url=lease_url,
+        markers_url=markers_url,
+        ttl=_ttl(reader),
+        bench=bench,
+        initial_delay=reader.number("FOLLOWER_WAIT_SECS", 0.0),
+        wait_timeout=reader.number("WAIT_TIMEOUT", 300.0),
+        boot_timeout=reader.number("BOOT_TIMEOUT", 3600.0),
+        stale_after=reader.number("STEP_STALE_SECS", 1800.0),
+        notices=tuple(reader.notices),
+        secrets=frozenset(reader.secrets),
+    )
+    if reader.problems:
+        raise ConfigError("the environment cannot be used:\n" + "\n".join(f"  {line}" for line in reader.problems))
+    return settings
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without our secrets and without the paths of their files."""
+    hidden = SECRETS | {f"{name}_FILE" for name in SECRETS}
+    return {name: value for name, value in environ.items() if name not in hidden}
+
+
+def _site(reader: Reader) -> str:
+    site = reader.text("SITE", required=True)
+    if site and (not _SITE.fullmatch(site) or site in _RESERVED_SITES):
+        reader.problem(
+            "SITE", f"{site!r} cannot be a site: 1 to 64 letters, digits, . _ -, no leading dot, not 'assets'"
+        )
+    return site
+
+
+def _bench(reader: Reader) -> Path:
+    chosen = reader.text("BENCH_DIR")
+    usual = Path(USUAL_BENCH)
+    bench = Path(chosen).absolute() if chosen else usual if (usual / "sites").is_dir() else Path.cwd()
+    missing = [part for part in ("apps", "sites", "env/bin/python") if not (bench / part).exists()]
+    if missing:
+        reader.problem("BENCH_DIR", f"{bench} is not a bench: no {', '.join(missing)} in it")
+    return bench
+
+
+def _database(reader: Reader, site: str) -> Database:
+    kind = reader.text("DB_TYPE", "mariadb").lower()
+    if kind == "mysql":
+        reader.notices.append("DB_TYPE=mysql is taken as mariadb")
+    elif kind == "postgres":
+        reader.problem("DB_TYPE", "postgres is not supported yet; use mariadb")
+    elif kind != "mariadb":
+        reader.problem("DB_TYPE", f"{kind!r} is not mariadb")
+    name = reader.text("DB_NAME")
+    if name and not _DATABASE.fullmatch(name):
+        reader.problem("DB_NAME", f"{name!r} is not 1 to 64 letters, digits or _")
+    if name.casefold() in _RESERVED | {reader.text("DB_ROOT_USER", "root").casefold()}:
+        reader.problem("DB_NAME", f"{name!r} belongs to the server or its administrator: choose another one")
+    password = reader.secret("DB_PASS")
+    if password and re.search(r"['\"\\`]", password):
+        reader.problem("DB_PASS", "holds a quote or a backslash, which a new site cannot have: choose another one")
+    digest = hashlib.sha1(site.encode(), usedforsecurity=False).hexdigest()
+    return Database(
+        host=reader.text("DB_HOST", required=True),
+        port=reader.port("DB_PORT", 3306),
+        name=name or f"_{digest[:16]}",
+        password=password,
+        root_user=reader.text("DB_ROOT_USER", "root"),
+        root_password=reader.secret("DB_ROOT_PASS"),
+    )
+
+
+def _redis(reader: Reader) -> Redis:
+    cache, queue = reader.redis_url("REDIS_CACHE_URL"), reader.redis_url("REDIS_QUEUE_URL")
+    host = reader.text("REDIS_HOST", required=cache is None or queue is None)
+    password = reader.secret("REDIS_PASS")
+    cache_port = reader.port("REDIS_CACHE_PORT", required=cache is None)
+    queue_port = reader.port("REDIS_QUEUE_PORT", required=queue is None)
+    queue = queue or build_url(host, queue_port, password)
+    socketio = reader.port("REDIS_SOCKETIO_PORT")
+    return Redis(
+        cache=cache or build_url(host, cache_port, password),
+        queue=queue,
+        socketio=build_url(host, socketio, password) if socketio and host else queue,
+    )
+
+
+def build_url(host: str, port: int, password: str | None, scheme: str = "redis", user: str = "") -> str:
+    """Return a Redis URL, always with the port, the password encoded."""
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if password else ""
+    shown = f"[{host}]" if ":" in host else host
+    return f"{scheme}://{credentials}{shown}:{port}"
+
+
+def _lease_url(reader: Reader, redis: Redis) -> str | None:
+    """Return the lease store's URL; None: coordinate takes the default of COORDINATE_BACKEND."""
+    url = reader.secret("COORDINATE_URL")
+    host, port, password = (
+        reader.text("LOCK_REDIS_HOST"),
+        reader.text("LOCK_REDIS_PORT"),
+        reader.secret("LOCK_REDIS_PASS"),
+    )
+    number = reader.port("LOCK_REDIS_PORT")
+    if url or reader.text("COORDINATE_BACKEND"):
+        if host or port or password:
+            reader.notices.append("LOCK_REDIS_* are not used: COORDINATE_URL or COORDINATE_BACKEND is given")
+        return url
+    if not (host or port or password) or reader.problems:
+        return f"{redis.queue}/0" if not urlsplit(redis.queue).path else redis.queue
+    queue = urlsplit(redis.queue)
+    inherited = unquote(queue.password) if queue.password else None
+    # What is not said is the queue's: its password with its user, and never less protection than it has.
+    user = unquote(queue.username or "") if password is None else ""
+    chosen = number if port else queue.port or 6379
+    return build_url(host or queue.hostname or "", chosen, password or inherited, queue.scheme, user) + "/0"
+
+
+def _ttl(reader: Reader) -> float | None:
+    given = bool(reader.text("LOCK_RENEW_TTL_SECS"))
+    ttl = reader.number("LOCK_RENEW_TTL_SECS", _DEFAULT_TTL)
+    interval = reader.number("LOCK_HEARTBEAT_SECS", min(30.0, ttl / 10))
+    if interval >= ttl / 2:
+        reader.problem("LOCK_HEARTBEAT_SECS", f"{interval:g} s must be below half of LOCK_RENEW_TTL_SECS ({ttl:g} s)")
+    return ttl if given else None
+
+
+def _revision(reader: Reader, bench: Path) -> str:
+    given = reader.text("IMAGE_REV")
+    if given:
+        if len(given) > 512 or not given.isprintable():  # noqa: PLR2004 -- the limit of coordinate
+            reader.problem("IMAGE_REV", "must be 1 to 512 printable characters")
+        return given
+    from frappe_bootstrap.image import fingerprint  # noqa: PLC0415 -- reads files; only when it is needed
+
+    return fingerprint(bench)

@@ -1,0 +1,1 @@
+"""All tests that are not a plugin's own."""

@@ -1,0 +1,35 @@
+"""A real Redis server is held to the port's contract, by TCP and by unix socket."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate.backends.redis import RedisBackend
+from coordinate.testing import LeasePortContract, MarkerPortContract, OpenBackend, WatchPortContract, opener
+from tests.servers import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers import RedisServer
+
+
+@pytest.fixture(scope="module", params=["tcp", "unix"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests, by each way to it."""
+    with redis_server(tmp_path_factory.mktemp("redis"), tcp=request.param == "tcp") as server:
+        yield server
+
+
+class TestRedis(LeasePortContract, MarkerPortContract, WatchPortContract):
+    """All port contracts, on a server that is emptied for each test."""
+
+    @pytest.fixture
+    def open_backend(self, server: RedisServer) -> Iterator[OpenBackend]:
+        """Clients of an empty server."""
+        with server.client() as client:
+            client.flushall()
+        with opener(RedisBackend, server.url) as open_backend:
+            yield open_backend

@@ -1,0 +1,150 @@
+"""The layers of the package: who may know whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+import coordinate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCE = ROOT / "src"
+PLUGINS = sorted((ROOT / "plugins").glob("*/src"))
+
+LAYERS = (
+    ("values", "errors types events _clock _identity _names _wire _version"),
+    ("port", "backend url"),
+    ("backends", "backends"),
+    ("entry", "config hookspecs _plugins"),
+    ("core", "lease _keeper marker _waiting process _guard _supervise"),
+    ("top", "coordinator steps _leading _following _report _logs cli __main__ aio testing"),
+)
+RANK = {module: rank for rank, (_, modules) in enumerate(LAYERS) for module in modules.split()}
+
+
+class Import(NamedTuple):
+    """One imported thing: the module, and the name taken from it ("" for the module itself)."""
+
+    module: str
+    name: str
+    line: int
+
+
+def modules_of(source: Path, package: str) -> list[tuple[str, Path]]:
+    """Return the dotted names and files of a package."""
+    found = []
+    for path in sorted((source / package).rglob("*.py")):
+        parts = path.relative_to(source).with_suffix("").parts
+        found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
+    return found
+
+
+def imports(path: Path) -> Iterator[Import]:
+    """Yield every import of a file, also those in functions and for type checking."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (Import(alias.name, "", node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from (_resolved(node.module or "", alias.name, node.lineno) for alias in node.names)
+
+
+def _resolved(module: str, name: str, line: int) -> Import:
+    """Take ``from package import module`` for an import of that module."""
+    inner = SOURCE.joinpath(*module.split("."), name)
+    if inner.with_suffix(".py").exists() or (inner / "__init__.py").exists():
+        return Import(f"{module}.{name}", "", line)
+    return Import(module, name, line)
+
+
+def part_of(module: str) -> str:
+    """Return the part of `coordinate` that decides about the layer: its first segment."""
+    return module.split(".")[1] if "." in module else ""
+
+
+COORDINATE = modules_of(SOURCE, "coordinate")
+BOOTSTRAP = modules_of(SOURCE, "frappe_bootstrap")
+BACKENDS = [(name, path) for name, path in COORDINATE if part_of(name) == "backends"]
+STORES = BACKENDS + [
+    module for source in PLUGINS for package in sorted(source.iterdir()) for module in modules_of(source, package.name)
+]
+
+
+def test_every_module_belongs_to_a_layer() -> None:
+    """A new module has to be given a place."""
+    assert {part_of(name) for name, _ in COORDINATE} - {""} <= set(RANK)
+
+
+# The front door names everything and loads nothing.
+INSIDE = [(name, path) for name, path in COORDINATE if name != "coordinate"]
+
+
+@pytest.mark.parametrize(("name", "path"), INSIDE, ids=[name for name, _ in INSIDE])
+def test_lower_layers_never_import_higher_ones(name: str, path: Path) -> None:
+    """Neither at run time nor for types."""
+    for found in imports(path):
+        package = found.module.split(".")[0]
+        assert package != "frappe_bootstrap", f"{path}:{found.line}"
+        if package == "coordinate":
+            other = part_of(found.module)
+            assert other, f"{path}:{found.line}: modules import modules, not the front door"
+            assert RANK[other] <= RANK[part_of(name)], f"{path}:{found.line}: {name} must not know {found.module}"
+
+
+@pytest.mark.parametrize(("name", "path"), COORDINATE, ids=[name for name, _ in COORDINATE])
+def test_concrete_stores_are_known_to_themselves_only(name: str, path: Path) -> None:
+    """Everybody else reaches a store through its URL."""
+    if part_of(name) in {"backends", "testing"}:
+        return
+    for found in imports(path):
+        assert not found.module.startswith("coordinate.backends"), f"{path}:{found.line}"
+        assert found.module.split(".")[0] not in {"redis", "filelock"}, f"{path}:{found.line}"
+
+
+@pytest.mark.parametrize(("name", "path"), STORES, ids=[name for name, _ in STORES])
+def test_stores_neither_sleep_nor_roll_dice(name: str, path: Path) -> None:
+    """Time and chance are policy, and policy lives in the core."""
+    for found in imports(path):
+        assert found.module != "random", f"{path}:{found.line}: {name}"
+        assert (found.module, found.name) != ("time", "sleep"), f"{path}:{found.line}: {name}"
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            assert (node.value.id, node.attr) != ("time", "sleep"), f"{path}:{node.lineno}: {name}"
+
+
+@pytest.mark.parametrize(("name", "path"), STORES, ids=[name for name, _ in STORES])
+def test_stores_start_no_threads(name: str, path: Path) -> None:
+    """Threads belong to the core; locks and conditions are fine."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in {"Thread", "Timer"}, f"{path}:{node.lineno}: {name}"
+    starters = {"Thread", "Timer", "ThreadPoolExecutor"}
+    assert not [found for found in imports(path) if found.name in starters or found.module == "concurrent.futures"]
+
+
+@pytest.mark.parametrize(("name", "path"), BOOTSTRAP, ids=[name for name, _ in BOOTSTRAP])
+def test_frappe_bootstrap_uses_public_names_only(name: str, path: Path) -> None:
+    """It could be split out in a day."""
+    for found in imports(path):
+        words = found.module.split(".")
+        if words[0] != "coordinate":
+            continue
+        private = [word for word in [*words, found.name] if word.startswith("_")]
+        assert not private, f"{path}:{found.line}: {name} uses {found.module} {found.name}"
+        if words == ["coordinate"] and found.name:
+            assert found.name in coordinate.__all__, f"{path}:{found.line}"
+
+
+def test_importing_the_package_loads_no_library() -> None:
+    """A program that only names the package pays for nothing."""
+    program = "import sys, coordinate; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"redis", "filelock", "click", "pluggy", "msgspec", "coordinate_filelock"} & set(loaded)

@@ -1,0 +1,262 @@
+"""Leases on a fake clock: deadlines, late answers, limits. No thread, no server, no waiting."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate._keeper import Keeper
+from coordinate._waiting import Hub
+from coordinate.backend import Backend, StoreSettings
+from coordinate.backends.memory import MemoryBackend
+from coordinate.config import Timing
+from coordinate.errors import ConfigError, LeaseLost
+from coordinate.lease import Lease, Limits, Shared
+from coordinate.testing import FakeClock
+from coordinate.types import Gone, LossReason, Unknown
+from coordinate.url import parse
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coordinate.types import Grant, RenewAnswer
+
+_NUMBERS = itertools.count()
+TIMING = Timing.of(30)
+
+
+class World:
+    """A clock, a store and a keeper that only ticks when told to."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        settings = StoreSettings(clock=self.clock)
+        self.backend: Backend = MemoryBackend.open(parse(f"memory://unit-{next(_NUMBERS)}"), settings)
+        self.keeper = Keeper(self.backend, self.clock, threaded=False)
+        self.shared = Shared(self.backend, self.clock, Hub(self.clock), self.keeper, "unit")
+
+    def lease(self, timing: Timing = TIMING, limits: Limits | None = None) -> Lease:
+        """Return an acquired lease."""
+        lease = Lease(self.shared, "job", timing, limits or Limits())
+        assert lease.try_acquire()
+        return lease
+
+    def pass_time(self, seconds: float, tick: float = 1.0) -> None:
+        """Let time pass with the keeper at work."""
+        end = self.clock.now() + seconds
+        while self.clock.now() < end:
+            self.clock.advance(min(tick, end - self.clock.now()))
+            self.keeper.tick()
+
+
+@pytest.fixture
+def world() -> World:
+    """Return a fresh world."""
+    return World()
+
+
+def answer_with(world: World, monkeypatch: pytest.MonkeyPatch, answer: RenewAnswer, delay: float = 0.0) -> None:
+    """Make the store answer renewals like this, after a delay."""
+
+    def renew(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        world.clock.advance(delay)
+        return [answer for _ in grants]
+
+    monkeypatch.setattr(world.backend, "renew", renew)
+
+
+def test_a_renewed_lease_is_held_for_hours(world: World) -> None:
+    """The keeper alone keeps it."""
+    lease = world.lease()
+    world.pass_time(7200)
+    lease.check()
+
+
+def test_without_the_keeper_the_lease_ends_at_the_renew_deadline(world: World) -> None:
+    """A starved keeper changes nothing: check looks at the clock itself."""
+    lease = world.lease()
+    world.clock.advance(TIMING.renew_deadline - 0.01)
+    lease.check()
+    world.clock.advance(0.02)
+    with pytest.raises(LeaseLost):
+        lease.check()
+
+
+def test_the_holder_stops_before_the_store_grants_it_to_others(world: World) -> None:
+    """Between the last good check and the next grant lies time to stop the work."""
+    lease = world.lease()
+    while lease.held:
+        world.clock.advance(0.1)
+    assert world.backend.holder("job") is not None
+    assert lease.deadline > world.clock.now() + 5
+
+
+def test_unknown_answers_are_survived_until_the_renew_deadline(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error is not a loss; time is."""
+    lease = world.lease()
+    answer_with(world, monkeypatch, Unknown("unreachable"))
+    world.pass_time(TIMING.renew_deadline - 1)
+    lease.check()
+    world.pass_time(2)
+    assert lease.lost is not None
+    assert lease.lost.reason is LossReason.EXPIRED
+
+
+def test_a_confirmed_loss_is_known_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason is the store's."""
+    lease = world.lease()
+    answer_with(world, monkeypatch, Gone(LossReason.TAKEN))
+    world.pass_time(TIMING.retry_period + 1)
+    assert lease.lost is not None
+    assert lease.lost.reason is LossReason.TAKEN
+
+
+def test_the_deadline_counts_from_before_the_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow answer does not lengthen the lease."""
+    lease = world.lease()
+    real = world.backend.renew
+
+    def slow(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        answers = real(grants)
+        world.clock.advance(4)
+        return answers
+
+    monkeypatch.setattr(world.backend, "renew", slow)
+    world.clock.advance(TIMING.retry_period)
+    sent = world.clock.now()
+    world.keeper.tick()
+    assert lease.deadline < sent + TIMING.ttl
+
+
+def test_an_answer_after_the_renew_deadline_does_not_bring_it_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The work has been told to stop; a late yes changes nothing."""
+    lease = world.lease()
+    real = world.backend.renew
+
+    def late(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        answers = real(grants)
+        world.clock.advance(TIMING.renew_deadline)
+        return answers
+
+    monkeypatch.setattr(world.backend, "renew", late)
+    world.clock.advance(TIMING.retry_period)
+    world.keeper.tick()
+    assert lease.lost is not None
+    assert not lease.held
+
+
+def test_a_suspended_process_has_lost_its_lease(world: World) -> None:
+    """An hour of suspend counts; the first look afterwards says so."""
+    lease = world.lease()
+    world.clock.advance(3600)
+    assert not lease.held
+    world.keeper.tick()
+    assert lease.lost is not None
+
+
+def test_max_hold_ends_a_healthy_lease(world: World) -> None:
+    """However well it is renewed."""
+    lease = world.lease(limits=Limits(max_hold=100))
+    world.pass_time(99)
+    lease.check()
+    world.pass_time(2)
+    assert lease.lost is not None
+    assert lease.lost.reason is LossReason.MAX_HOLD
+
+
+def test_a_holder_without_progress_loses_its_lease(world: World) -> None:
+    """Touching keeps it."""
+    lease = world.lease(limits=Limits(progress=60))
+    world.pass_time(59)
+    lease.touch()
+    world.pass_time(59)
+    lease.check()
+    world.pass_time(2)
+    assert lease.lost is not None
+    assert lease.lost.reason is LossReason.STALLED
+
+
+def test_callbacks_learn_of_a_loss_that_has_happened(world: World) -> None:
+    """Registering late is not too late."""
+    seen: list[LossReason] = []
+    lease = world.lease()
+    lease.abandon()
+    lease.on_lost(lambda loss: seen.append(loss.reason))
+    for thread in __import__("threading").enumerate():
+        if thread.name == "coordinate-lost":
+            thread.join()
+    assert seen == [LossReason.CLOSED]
+
+
+def test_a_fork_does_not_inherit_the_lease(world: World) -> None:
+    """The child's copy fails its checks."""
+    lease = world.lease()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(1 if lease.held else 0)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert lease.held
+
+
+def test_acquiring_twice_is_refused(world: World) -> None:
+    """There is no implicit re-entrancy."""
+    lease = world.lease()
+    with pytest.raises(ConfigError):
+        lease.try_acquire()
+
+
+@pytest.mark.parametrize(
+    ("ttl", "deadline", "period", "timeout"),
+    [(30, 30, 5, 1), (30, 20, 20, 1), (30, 20, 5, 10), (0, None, None, None), (math.inf, 1, 1, 1), (30, -1, 1, 1)],
+)
+def test_impossible_timings_are_refused(
+    ttl: float, deadline: float | None, period: float | None, timeout: float | None
+) -> None:
+    """It must be: ttl > renew_deadline > retry_period, and a request never eats the time to stop the work."""
+    with pytest.raises(ConfigError):
+        Timing.of(ttl, deadline, period, timeout)
+
+
+def test_an_answer_for_an_earlier_grant_does_not_end_a_new_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given back and acquired anew while the renewal was under way."""
+    lease = world.lease()
+
+    def renew(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        lease.release()
+        assert lease.try_acquire()
+        return [Gone(LossReason.TAKEN) for _ in grants]
+
+    monkeypatch.setattr(world.backend, "renew", renew)
+    world.clock.advance(TIMING.retry_period)
+    world.keeper.tick()
+    lease.check()
+
+
+def test_a_closed_keeper_lets_its_leases_lapse(world: World) -> None:
+    """Nothing is renewed for a coordinator that is closed."""
+    lease = world.lease()
+    world.keeper.close()
+    assert lease.lost is not None
+    assert lease.lost.reason is LossReason.CLOSED
+
+
+def test_entering_a_lease_that_was_lost_in_between_raises(world: World) -> None:
+    """It is not silently acquired a second time."""
+    lease = world.lease()
+    world.clock.advance(3600)
+    with pytest.raises(LeaseLost), lease:
+        pytest.fail("the body must not run")
+
+
+def test_a_closed_hub_bears_a_late_signal_and_a_second_close() -> None:
+    """Its descriptor is gone, a handler that still knows it does no harm."""
+    hub = Hub(FakeClock())
+    hub.close()
+    hub.close()
+    hub.ring(15)
