@@ -7,7 +7,7 @@ other end, and shares the functions that read and clear the process tree.
 
 Messages are packets of a ``SOCK_SEQPACKET`` pair, one line of words each; an unknown message is ignored.
 
-- To the guardian: ``start KEY=VALUE...`` (once), ``deadline T``, ``signal N``, ``stop GRACE``, ``kill``.
+- To the guardian: ``start KEY=VALUE...`` (once), ``deadline T``, ``signal N``, ``stop GRACE N``, ``kill``.
 - From it: ``started PID START`` or ``failed PID ERRNO``, ``deadline``, ``exited CODE``, then end of file.
 
 ``T`` is an instant of `now`, ``START`` the start time in ``/proc/PID/stat``, ``CODE`` an exit code or a
@@ -313,7 +313,7 @@ class Guardian:
             return True
         return True
 
-    def _obey(self, verb: str, value: str = "") -> None:
+    def _obey(self, verb: str, value: str = "", number: str = "") -> None:
         if verb == "deadline":
             deadline = float(value)
             if deadline < float("inf"):  # no word lifts it for ever
@@ -324,7 +324,7 @@ class Guardian:
             self._signal(int(value))
         elif verb == "stop":
             self._stop_at = min(self._stop_at, now() + float(value))
-            self._signal(signal.SIGTERM)
+            self._signal(int(number or signal.SIGTERM))
             self._signal(signal.SIGCONT)  # a stopped process would not see the request
 
     def _signal(self, number: int) -> None:

@@ -162,11 +162,10 @@ class Supervisor:
                 self._hub.check_interrupt()
                 self._check_time(ends_at)
             except Interrupted as stop:
-                child.signal(signal.SIGINT if stop.signum == signal.SIGINT else signal.SIGTERM)
-                self._end(child, reader)
+                self._end(child, reader, signal.SIGINT if stop.signum == signal.SIGINT else signal.SIGTERM)
                 raise
             except Exception:
-                self._end(child, reader)
+                self._end(child, reader, signal.SIGTERM)
                 raise
             self._nap(child, reader)
             if self.on_pass is not None:
@@ -182,11 +181,11 @@ class Supervisor:
             message = f"{self._command.argv[0]} ran longer than {self._command.timeout:g} s and was stopped"
             raise WaitTimeout(message)
 
-    def _end(self, child: GuardedChild, reader: int) -> None:
+    def _end(self, child: GuardedChild, reader: int, signum: int) -> None:
         """Stop the command with grace, but never past the lease's deadline; keep reading so that it can end."""
         left = max(0.0, self._lease.deadline - self._clock.now() - 2 * self._margin)
         grace = min(self._command.grace, left)
-        child.stop(grace)
+        child.stop(grace, signum)
         give_up = self._clock.now() + grace + 1.0
         while child.poll() is None and self._clock.now() < give_up:
             self._nap(child, reader)

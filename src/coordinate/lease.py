@@ -7,7 +7,6 @@ or that work which never looks at `check`, `lost` or the token stops by itself. 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
@@ -15,8 +14,9 @@ import threading
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from coordinate import _identity
-from coordinate.errors import AcquireTimeout, BackendUnavailable, ConfigError, LeaseLost
-from coordinate.types import Grant, Granted, Held, Loss, LossReason, Quarantined, Topic
+from coordinate._contest import Contest
+from coordinate.errors import BackendUnavailable, ConfigError, LeaseLost
+from coordinate.types import Grant, Granted, Loss, LossReason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,18 +24,15 @@ if TYPE_CHECKING:
 
     from coordinate._clock import Clock
     from coordinate._keeper import Keeper
-    from coordinate._waiting import Hub, Wait
+    from coordinate._waiting import Hub
     from coordinate.backend import Backend, Watch
     from coordinate.config import Timing
-    from coordinate.types import AcquireAnswer, LeaseRecord, Owner
+    from coordinate.types import AcquireAnswer, LeaseRecord, Owner, Topic
 
 log = logging.getLogger("coordinate")
 
 DRIFT = 0.001
 """Part of a ttl that clocks of client and server may drift apart while it runs."""
-LOOK_AFTER = 0.002
-"""Seconds past a holder's expiry at which a waiter looks: earlier would be in vain."""
-_RETRY_UNAVAILABLE = 0.25
 
 
 class Shared(NamedTuple):
@@ -79,7 +76,7 @@ class Lease:
         self.name = name
         self.timing = timing
         self.limits = limits
-        self._shared = shared
+        self.shared = shared
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._callbacks: list[Callable[[Loss], object]] = []
@@ -147,7 +144,7 @@ class Lease:
     @property
     def remaining(self) -> float:
         """Return the seconds until `deadline`; 0 when the lease is not held."""
-        return max(0.0, self._deadline - self._shared.clock.now()) if self.held else 0.0
+        return max(0.0, self._deadline - self.shared.clock.now()) if self.held else 0.0
 
     def check(self) -> None:
         """Return if the lease may be relied on at this instant; call it before each effect.
@@ -166,7 +163,7 @@ class Lease:
             return f"lease {self.name} is not held"
         if self._loss is not None:
             return f"lease {self.name} was lost: {self._loss.reason.value} ({self._loss.detail})"
-        if self._shared.clock.now() >= self._stop_at:
+        if self.shared.clock.now() >= self._stop_at:
             # The keeper may be late or starved; the clock is not.
             return f"lease {self.name} was lost: not renewed in time"
         return None
@@ -174,7 +171,7 @@ class Lease:
     def touch(self) -> None:
         """Report progress; needed within ``progress`` seconds where that limit is set."""
         with self._lock:
-            self._touched_at = self._shared.clock.now()
+            self._touched_at = self.shared.clock.now()
 
     def holder(self) -> LeaseRecord | None:
         """Ask the store who holds the name.
@@ -182,11 +179,11 @@ class Lease:
         Raises:
             BackendUnavailable: no usable answer.
         """
-        return self._shared.backend.holder(self.name)
+        return self.shared.backend.holder(self.name)
 
     def descriptors(self) -> tuple[int, ...]:
         """Return open descriptors that are the lease itself (file locks), for the guardian of a child."""
-        return self._shared.backend.descriptors(self.grant)
+        return self.shared.backend.descriptors(self.grant)
 
     def on_lost(self, callback: Callable[[Loss], object]) -> None:
         """Call ``callback(loss)`` once, from a thread of its own, when the lease is lost; at once if it is."""
@@ -232,14 +229,14 @@ class Lease:
         Raises:
             BackendUnavailable: no usable answer; if the store granted it all the same, it lapses after its ttl.
         """
-        owner = self._begin()
-        return isinstance(self._ask(owner, floor, None), Granted)
+        owner = self.begin()
+        return isinstance(self.ask(owner, floor, None), Granted)
 
     def contest(self, timeout: float, *, floor: int = 0, also: tuple[tuple[Backend, Topic], ...] = ()) -> Contest:
         """Return a wait for this lease that can be combined with other topics; see `Contest`."""
         return Contest(self, timeout, floor, also)
 
-    def _begin(self) -> Owner:
+    def begin(self) -> Owner:
         """Become a new owner. Refused while the lease is held: there is no implicit re-entrancy."""
         with self._lock:
             if self._pid != os.getpid():
@@ -249,18 +246,19 @@ class Lease:
                 message = f"lease {self.name} is held by this very object already"
                 raise ConfigError(message)
             self._forget()
-            self._owner = _identity.mint(self._shared.holder)
+            self._owner = _identity.mint(self.shared.holder)
             return self._owner
 
     def _forget(self) -> None:
-        self._shared.keeper.discard(self)
+        self.shared.keeper.discard(self)
         self._grant = self._loss = None
         self._ended = self._given_back = False
         self.due = math.inf
 
-    def _ask(self, owner: Owner, floor: int, queue: Watch | None) -> AcquireAnswer:
-        sent = self._shared.clock.now()
-        answer = self._shared.backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue)
+    def ask(self, owner: Owner, floor: int, queue: Watch | None) -> AcquireAnswer:
+        """Ask the store once, and take what it grants."""
+        sent = self.shared.clock.now()
+        answer = self.shared.backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue)
         if isinstance(answer, Granted):
             self._take(answer.grant, sent)
         return answer
@@ -276,7 +274,7 @@ class Lease:
             self._loss = None
             self._acquired_at = self._touched_at = sent
             self._set_times(sent, grant.ttl)
-        self._shared.keeper.add(self)
+        self.shared.keeper.add(self)
 
     def _set_times(self, sent: float, ttl: float) -> None:
         self._deadline = sent + ttl * (1 - DRIFT)
@@ -296,8 +294,8 @@ class Lease:
                 return False
             grant = self._grant
             self._ended = True
-            self._shared.keeper.discard(self)
-        released = self._shared.backend.release(grant)
+            self.shared.keeper.discard(self)
+        released = self.shared.backend.release(grant)
         with self._lock:
             self._given_back = True
         return released
@@ -349,7 +347,7 @@ class Lease:
                 return
             self._loss = loss = Loss(reason, detail)
             self.due = math.inf
-            self._shared.keeper.discard(self)
+            self.shared.keeper.discard(self)
         log.warning("lease %s lost: %s (%s)", self.name, reason.value, detail)
         self._call_back(loss)
 
@@ -387,120 +385,3 @@ class Lease:
     def __repr__(self) -> str:
         state = "held" if self.held else "not held"
         return f"<Lease {self.name} {state}>"
-
-
-class Contest:
-    """Waiting for a lease, step by step, so that the same wait can end for another reason as well.
-
-    Example:
-        >>> from coordinate import connect
-        >>> with connect("memory://") as coordinator:
-        ...     with coordinator.lease("contested").contest(timeout=5) as contest:
-        ...         contest.attempt()
-        True
-    """
-
-    def __init__(self, lease: Lease, timeout: float, floor: int, also: tuple[tuple[Backend, Topic], ...]) -> None:
-        self._lease = lease
-        self._shared = lease._shared  # noqa: SLF001 -- one unit in two classes
-        self._owner = lease._begin()  # noqa: SLF001
-        self.floor = floor
-        self.not_before = 0.0
-        """No attempt makes sense before this instant on the coordinator's clock."""
-        self._also = also
-        self._ends_at = self._shared.clock.now() + timeout
-        self._timeout = timeout
-        self._wait: Wait | None = None
-        self._queued = False
-        self._look_at = 0.0
-        self._answer: AcquireAnswer | None = None
-        self._error: BackendUnavailable | None = None
-        self._dark_since: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the line; a turn that was already given to us goes to the next one."""
-        if not self._lease.held:
-            with contextlib.suppress(BackendUnavailable):
-                self._withdraw()
-        if self._wait is not None:
-            self._wait.__exit__()
-
-    def _withdraw(self) -> None:
-        backend, lease = self._shared.backend, self._lease
-        if self._error is not None:
-            # The last request had no answer: the store may have granted it to us after all.
-            backend.release(Grant(lease.name, 0, self._owner.nonce, lease.timing.ttl))
-        if self._queued:
-            backend.withdraw(lease.name, self._owner)
-
-    def attempt(self) -> bool:
-        """Ask for the lease once; True if it is ours now. A store that does not answer is noted only."""
-        backend = self._shared.backend
-        queue = self._wait.queue(backend) if self._wait is not None else None
-        now = self._shared.clock.now()
-        # Also when the answer is lost: the store may have put us in line.
-        self._queued = self._queued or queue is not None
-        try:
-            self._answer = self._lease._ask(self._owner, self.floor, queue)  # noqa: SLF001
-        except BackendUnavailable as error:
-            self._note_outage(error, now)
-            return False
-        self._error = self._dark_since = None
-        match self._answer:
-            case Granted():
-                return True
-            case Held(retry_after=seconds) | Quarantined(retry_after=seconds):
-                self._look_at = now + seconds + LOOK_AFTER
-        if self._wait is None or queue is None:
-            # Not in line yet: open the channel first, then ask again, so that no release falls in between.
-            self._look_at = now if self._listen() else self._look_at
-        return False
-
-    def _note_outage(self, error: BackendUnavailable, now: float) -> None:
-        if self._error is None:
-            log.warning("store unavailable, trying again: %s", error)
-        self._error = error
-        self._dark_since = now if self._dark_since is None else self._dark_since
-        self._look_at = now + _RETRY_UNAVAILABLE
-        if now - self._dark_since >= self._lease.limits.outage:
-            raise error
-
-    def _listen(self) -> bool:
-        """Open the wait if it is not open; True if that makes another attempt worth while at once."""
-        if self._wait is not None:
-            return False
-        topic = Topic("lease", self._lease.name, self._owner.nonce)
-        self._wait = self._shared.hub.wait((self._shared.backend, topic), *self._also)
-        self._wait.__enter__()
-        return True
-
-    def sleep(self) -> None:
-        """Wait until another attempt makes sense, or something else that this contest is about has changed.
-
-        Raises:
-            AcquireTimeout: time is up and somebody else holds the lease.
-            BackendUnavailable: time is up and the store gives no usable answer.
-            Interrupted: a signal asked this process to stop.
-        """
-        self._shared.hub.check_interrupt()
-        if self._shared.clock.now() >= self._ends_at:
-            raise self._out_of_time()
-        self._listen()
-        if self._wait is not None:
-            self._wait.sleep(min(max(self._look_at, self.not_before), self._ends_at))
-
-    def _out_of_time(self) -> AcquireTimeout | BackendUnavailable:
-        if self._error is not None:
-            return self._error
-        message = f"lease {self._lease.name} not acquired within {self._timeout:g} s: {self._reason()}"
-        return AcquireTimeout(message)
-
-    def _reason(self) -> str:
-        if isinstance(self._answer, Quarantined):
-            return "the store is quarantined after a failover or restart"
-        if isinstance(self._answer, Held) and self._answer.record is not None:
-            return f"held by {self._answer.record.owner}"
-        return "held by somebody else"

@@ -182,14 +182,16 @@ class GuardedChild:
         _require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
         return self._send(f"signal {int(signum)}")
 
-    def stop(self, grace: float) -> bool:
-        """Ask the command to end (SIGTERM to its group), and kill everything ``grace`` seconds later.
+    def stop(self, grace: float, signum: int = signals.SIGTERM) -> bool:
+        """Ask the command to end (one signal to its group), and kill everything ``grace`` seconds later.
 
-        Does not wait. The deadline counts if it is earlier; of several calls the earliest end counts. Returns
-        whether the guardian was told: if not, call `kill`. Raises `ValueError` when the grace is negative.
+        Does not wait. The deadline counts if it is earlier; of several calls the earliest end counts, and each
+        sends its signal: many programs take a second one for "at once". Returns whether the guardian was told:
+        if not, call `kill`. Raises `ValueError` when the grace is negative or there is no such signal.
         """
         _require(0 <= grace < math.inf, f"grace must be a number of seconds, at least 0, not {grace!r}")
-        return self._send(f"stop {float(grace)!r}")
+        _require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
+        return self._send(f"stop {float(grace)!r} {int(signum)}")
 
     def kill(self, timeout: float = _ANSWER) -> int | None:
         """Kill every descendant now, and return the exit code as `poll` does.

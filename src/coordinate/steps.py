@@ -28,9 +28,10 @@ from coordinate.types import MarkerState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from coordinate._contest import Contest
     from coordinate._leading import StepContext
     from coordinate.coordinator import Coordinator
-    from coordinate.lease import Contest, Lease
+    from coordinate.lease import Lease
     from coordinate.marker import Markers
     from coordinate.types import MarkerRecord, MarkerView
 

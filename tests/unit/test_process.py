@@ -237,6 +237,20 @@ def test_a_polite_command_ends_by_its_own_code_when_asked_to_stop() -> None:
         assert child.wait(PATIENCE) in {3, -signal.SIGTERM}  # the second: before it set its trap
 
 
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_sends_one_signal_and_that_one(signum: signal.Signals) -> None:
+    """A second one means "at once" to many programs."""
+    script = "import signal, sys, time; got = []; "
+    script += "[signal.signal(n, lambda n, _: got.append(n)) for n in (signal.SIGINT, signal.SIGTERM)]; "
+    script += "print('ready', flush=True); time.sleep(0.5); time.sleep(0.5); print(*got)"
+    with GuardedChild([sys.executable, "-c", script], deadline=now() + LONG, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"ready\n"
+        assert child.stop(PATIENCE, signum)
+        assert child.stdout.read().split() == [str(int(signum)).encode()]
+        assert child.wait(PATIENCE) == 0
+
+
 def test_a_command_that_ignores_sigterm_is_killed_after_the_grace(folder: Path) -> None:
     """Not earlier, and not much later."""
     with GuardedChild(program("stubborn", folder), deadline=now() + LONG) as child:
