@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "memory": "coordinate.backends.memory:MemoryBackend",
     "redis": "coordinate.backends.redis:RedisBackend",
+    "rediss": "coordinate.backends.redis:RedisBackend",
     "unix": "coordinate.backends.redis:RedisBackend",
 }
 OFFICIAL = {"file": "coordinate-filelock"}

@@ -26,6 +26,8 @@ class Capability(enum.Enum):
     """Other processes of this host take part."""
     CROSS_HOST = "cross-host"
     """Other hosts take part."""
+    FAILOVER = "failover"
+    """A failover or restart that loses the newest leases lets nobody new in while a holder may still believe."""
     DURABLE_MARKERS = "durable-markers"
     """An acknowledged ``done`` survives a crash of the store's server."""
 

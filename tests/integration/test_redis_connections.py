@@ -139,8 +139,9 @@ def test_a_paused_server_raises_only_our_error_in_time(own: RedisServer) -> None
 def test_a_server_restarted_between_two_requests_costs_one_error_at_most(own: RedisServer) -> None:
     """All idle connections are dropped with the first broken one."""
     backend = opened(own.url)
-    at_once = [backend._server._take() for _ in range(4)]
-    backend._server._spare.extend(at_once)
+    node = backend._server.node(b"")
+    for line in [node.take() for _ in range(4)]:
+        node.put(line)
     own.restart()
     try:
         backend.ping()

@@ -1,69 +1,67 @@
-"""The port's operations on Redis: which script, which keys, and what its reply means."""
+"""The port's operations on Redis, put together from leases, markers and waiting channels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+import logging
+from typing import TYPE_CHECKING, ClassVar
 
-from coordinate import _names, _wire
+from coordinate import _names
 from coordinate.backend import Backend, StoreSettings, Watch
-from coordinate.backends.redis import facts, scripts
+from coordinate.backends.redis import facts, options
+from coordinate.backends.redis.incarnation import Census
 from coordinate.backends.redis.keys import Keys
+from coordinate.backends.redis.leases import Leases
 from coordinate.backends.redis.markers import Markers
-from coordinate.backends.redis.topology import Standalone
 from coordinate.backends.redis.watch import RedisWatch
-from coordinate.errors import BackendUnavailable, CorruptRecord
-from coordinate.types import (
-    AcquireAnswer,
-    Capability,
-    Claim,
-    Gone,
-    Grant,
-    Granted,
-    Held,
-    LeaseRecord,
-    LossReason,
-    MarkerRecord,
-    MarkerView,
-    Owner,
-    RenewAnswer,
-    Renewed,
-    Topic,
-    Unknown,
-)
+from coordinate.errors import BackendUnavailable
+from coordinate.types import Capability, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coordinate.backends.redis.topology import Reply
+    from coordinate.backends.redis.topology import Topology
+    from coordinate.types import (
+        AcquireAnswer,
+        Claim,
+        Grant,
+        LeaseRecord,
+        MarkerRecord,
+        MarkerView,
+        Owner,
+        RenewAnswer,
+    )
     from coordinate.url import StoreUrl
 
-_GONE = {0: LossReason.EXPIRED, -1: LossReason.TAKEN, -2: LossReason.BROKEN}
+log = logging.getLogger("coordinate")
+
 _ALWAYS = frozenset(
     {Capability.EXPIRY, Capability.WAKE, Capability.FLOOR, Capability.CROSS_PROCESS, Capability.CROSS_HOST}
 )
 
 
 class RedisBackend(Backend):
-    """One Redis server, for leases, markers or both.
+    """Redis servers, for leases, markers or both.
 
     Promises that one script decides each operation, that repeating one after a lost reply is safe, and that
-    tokens grow also after the server lost its data, unless its clock went back as well. Does not promise that
-    a held lease survives a restart without persistence, a failover, FLUSHALL or eviction, nor that it lasts
-    when the server's clock jumps forward. Whether ``done`` survives a crash is a capability: `facts.durable`.
+    tokens grow also after a server lost its data, unless its clock went back as well. Where a server shows its
+    INFO, a failover or restart that loses leases lets nobody new in before the old holders' time is over; see
+    `coordinate.backends.redis.incarnation`. Does not promise that a held lease survives FLUSHALL or eviction, nor
+    that it lasts when the server's clock jumps forward. Whether ``done`` survives a crash is a capability:
+    `facts.durable`.
 
-    URL: ``redis://[user:password@]host[:port][/db]`` or ``unix://[user:password@]/path``; options ``timeout``
-    in seconds, ``client_name`` and, for ``unix://``, ``db``. Two spellings of one address are two stores to
-    `store_id`.
+    Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
-    def __init__(self, server: Standalone, namespace: str) -> None:
+    def __init__(self, server: Topology, namespace: str, census: Census) -> None:
         self._server = server
         self._namespace = namespace
+        self._census = census
         self._keys = Keys(namespace)
-        self._markers = Markers(server, self._keys)
+        self._leases = Leases(server, self._keys, census)
+        self._markers = Markers(server, self._keys, self._promises_durable_markers)
         self._capabilities: frozenset[Capability] | None = None
 
     @classmethod
@@ -71,81 +69,60 @@ class RedisBackend(Backend):
         """Return a backend; the first operation connects.
 
         Raises:
-            ConfigError: an option, database or namespace that cannot work.
+            ConfigError: an option, database, host list or namespace that cannot work.
         """
         namespace = _names.check_name(settings.namespace, "namespace")
-        return cls(Standalone(url, settings), namespace)
+        census = Census(Keys(namespace), options.choice(url, "quarantine", options.QUARANTINE))
+        return cls(_topology(url, settings, census), namespace, census)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Return what this server guarantees; asks it until it has answered once."""
+        """Return what these servers guarantee; asks one until it has answered once."""
         if self._capabilities is not None:
             return self._capabilities
         try:
-            durable = facts.durable(facts.read(self._server))
+            info = facts.read(self._server)
         except BackendUnavailable:
             # Unreachable now, or INFO is forbidden: promise less, and ask again the next time.
             return _ALWAYS
-        self._capabilities = _ALWAYS | {Capability.DURABLE_MARKERS} if durable else _ALWAYS
+        self._capabilities = _ALWAYS
+        if facts.durable(info):
+            self._capabilities |= {Capability.DURABLE_MARKERS}
+        if self._census.on:
+            self._capabilities |= {Capability.FAILOVER}
         return self._capabilities
+
+    def _promises_durable_markers(self) -> bool:
+        return Capability.DURABLE_MARKERS in self.capabilities
 
     @property
     def store_id(self) -> str:
-        """Return address, database and namespace as the URL spells them."""
-        address = self._server.address
-        return f"redis:{address.place}/{address.db}/{self._namespace}"
+        """Return addresses, database and namespace as the URL spells them."""
+        return f"redis:{self._server.place}/{self._namespace}"
 
     def acquire(
         self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
     ) -> AcquireAnswer:
-        """Grant, or say who holds it.
+        """Grant, or say who holds it, or that the server lost its memory and others may still believe.
 
         Raises:
             BackendUnavailable: no usable answer, or a floor more than a day ahead of the server's clock.
             CorruptRecord: what is stored about the lease cannot be read.
         """
-        channel = queue.channel if isinstance(queue, RedisWatch) else b""
-        milliseconds = b"%d" % max(1, round(ttl * 1000))
-        args = (owner.nonce.encode(), milliseconds, b"%d" % floor, _wire.encode(owner), channel)
-        reply = self._server.run("acquire", scripts.ACQUIRE, self._keys.lease(name), args)
-        if isinstance(reply, bytes):
-            token, _, granted = reply.partition(b" ")
-            return Granted(Grant(name, int(token), owner.nonce, int(granted) / 1000))
-        record = _record(name, reply)
-        # A key lives until the millisecond after its time; before that, looking again would be in vain.
-        return Held(record, min(record.ttl, record.remaining + 0.001))
+        channel = queue.channel(name) if isinstance(queue, RedisWatch) else b""
+        return self._leases.acquire(name, owner, ttl, floor, channel)
 
     def withdraw(self, name: str, owner: Owner) -> None:
         """Leave the line of waiters, or hand on the turn that was given to this owner."""
-        self._leave(Topic("lease", name, owner.nonce))
-
-    def _leave(self, turn: Topic) -> None:
-        keys = self._keys.lease(turn.name)
-        args = (turn.nonce.encode(), turn.name.encode())
-        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args)
+        self._leases.withdraw(name, owner.nonce)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
-        """Extend up to 500 leases in each round trip; what fails is `Unknown` for those of its round trip."""
-        answers: list[RenewAnswer] = [Unknown()] * len(grants)
-        keys = [self._keys.lease(grant.name) for grant in grants]
-        for batch in self._server.batches([key.lease for key in keys]):
-            parts = [key for index in batch for key in (keys[index].lease, keys[index].token)]
-            args = [word for index in batch for word in (grants[index].nonce.encode(), b"%d" % grants[index].token)]
-            try:
-                reply = self._server.run("renew", scripts.RENEW, parts, args)
-            except BackendUnavailable as error:
-                found: list[RenewAnswer] = [Unknown(str(error))] * len(batch)
-            else:
-                found = [_renewal(answer) for answer in cast("list[Reply]", reply)]
-            for index, answer in zip(batch, found, strict=True):
-                answers[index] = answer
-        return answers
+        """Extend up to 500 leases in each request; what fails is `Unknown` for those of its request."""
+        return self._leases.renew(grants)
 
     def release(self, grant: Grant) -> bool:
         """End the lease if it is this grant's and wake the next waiter whose process lives."""
-        keys = self._keys.lease(grant.name)
-        args = (grant.nonce.encode(), grant.name.encode())
-        return self._server.run("release", scripts.RELEASE, (keys.lease, keys.queue, keys.waiters), args) == 1
+        return self._leases.release(grant)
 
     def holder(self, name: str) -> LeaseRecord | None:
         """Return the current holder.
@@ -153,7 +130,7 @@ class RedisBackend(Backend):
         Raises:
             CorruptRecord: what is stored about the lease cannot be read.
         """
-        (record,) = self._read([name])
+        (record,) = self._leases.read([name])
         return record
 
     def leases(self, prefix: str = "") -> list[LeaseRecord]:
@@ -162,23 +139,11 @@ class RedisBackend(Backend):
         Raises:
             CorruptRecord: what is stored about one of them cannot be read.
         """
-        keys = self._server.scan("listing leases", self._keys.lease_pattern(prefix))
-        names = sorted(map(self._keys.name_of, keys))
-        return [record for record in self._read(names) if record is not None]
-
-    def _read(self, names: list[str]) -> list[LeaseRecord | None]:
-        records: list[LeaseRecord | None] = [None] * len(names)
-        keys = [self._keys.lease(name).lease for name in names]
-        for batch in self._server.batches(keys):
-            reply = self._server.run("reading leases", scripts.READ, [keys[index] for index in batch])
-            for index, held in zip(batch, cast("list[Reply]", reply), strict=True):
-                records[index] = None if held is None else _record(names[index], held)
-        return records
+        return self._leases.all(prefix)
 
     def break_lease(self, name: str) -> int:
         """End the lease, damaged ones, too, and raise the token."""
-        reply = self._server.run("break", scripts.BREAK, self._keys.lease(name), (name.encode(),))
-        return int(cast(bytes, reply))
+        return self._leases.break_lease(name)
 
     def claim(self, scope: str, claim: Claim) -> None:
         """Register a token that is strictly greater, or the same one again."""
@@ -206,12 +171,13 @@ class RedisBackend(Backend):
         Raises:
             BackendUnavailable: the server did not confirm the subscription.
         """
-        return RedisWatch(self._server, self._keys, self._leave)
+        return RedisWatch(self._server, self._keys, lambda turn: self._leases.withdraw(turn.name, turn.nonce))
 
     def notify(self, topic: Topic) -> None:
         """Publish on a scope's channel. Turns for a lease are given by the scripts alone."""
         if topic.kind == "markers":
-            self._server.ask("notify", b"PUBLISH", self._keys.scope(topic.name).changed, b"notify")
+            channel = self._keys.scope(topic.name).changed
+            self._server.converse("notify", channel, lambda line: line.ask(b"PUBLISH", channel, b"notify"))
 
     def ping(self) -> None:
         """Make one authenticated round trip."""
@@ -227,18 +193,9 @@ class RedisBackend(Backend):
         self._server.close()
 
 
-def _record(name: str, reply: Reply) -> LeaseRecord:
-    token, ttl, owner, left = cast("tuple[bytes | None, bytes | None, bytes | None, int]", reply)
-    if token is None or ttl is None or owner is None or not (token.isdigit() and ttl.isdigit()):
-        message = f"lease {name!r} is stored without its token, ttl or owner; breaking it repairs it"
-        raise CorruptRecord(message)
-    seconds = int(ttl) / 1000
-    # Without an expiry, or with one beyond the ttl, it is as good as just granted: acquire() re-arms it.
-    remaining = min(left / 1000, seconds) if left >= 0 else seconds
-    return LeaseRecord(name, int(token), _wire.decode(Owner, owner), seconds, remaining)
+def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topology:
+    # Each is imported only when a URL names it: most programs need one.
+    from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
-
-def _renewal(reply: Reply) -> RenewAnswer:
-    if isinstance(reply, int):
-        return Renewed(reply / 1000) if reply > 0 else Gone(_GONE[reply])
-    return Unknown(cast(bytes, reply).decode(errors="replace"))
+    more = ("db",) if url.scheme == "unix" else ()
+    return Standalone(url, options.read(url, settings, *more), census)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, cast
 from coordinate.errors import BackendUnavailable
 
 if TYPE_CHECKING:
-    from coordinate.backends.redis.topology import Standalone
+    from coordinate.backends.redis.topology import Topology
 
 _ASK = "asking for the server's facts"
 
 
-def read(server: Standalone) -> dict[str, str]:
+def read(server: Topology) -> dict[str, str]:
     """Return the fields of INFO, and of the settings for the append-only file where the user may read them.
 
     Raises:
@@ -23,7 +23,7 @@ def read(server: Standalone) -> dict[str, str]:
     return {key: value for key, colon, value in pairs if colon} | _settings(server)
 
 
-def _settings(server: Standalone) -> dict[str, str]:
+def _settings(server: Topology) -> dict[str, str]:
     try:
         reply = server.ask(_ASK, b"CONFIG", b"GET", b"*appendfsync*")
     except BackendUnavailable:

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 DRIVER_ERRORS = (driver.RedisError, OSError, UnicodeError)
 """Everything that talking to a server may raise; a host name that cannot be encoded is a UnicodeError."""
 
+
+class NotReplicated(Exception):
+    """Too few replicas confirmed a write in time; it stands on the primary."""
+
+
 _RIGHTS = (
     "the user needs the keys and channels of the namespace and the commands of scripting and pub/sub: "
     "ACL SETUSER <user> ~<namespace>:* &<namespace>:* +@all -@admin -@dangerous +info"

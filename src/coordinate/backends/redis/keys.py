@@ -11,6 +11,7 @@ All keys of one lease share a hash tag, and so do those of one scope: in a Clust
 ``<ns>:{m:<scope>}:markers``    hash: ``<step>@<revision>``, each encoded -> record (JSON)
 ``<ns>:{m:<scope>}:changed``    channel: something about this scope's markers changed
 ``<ns>:w:<random>``             channel: wake-ups of one process
+``<ns>:{<tag>}:incarnation``    hash: incarnation, until (us), longest (ms) of the server that has the tag
 ==============================  =======================================================================
 """
 
@@ -66,6 +67,10 @@ class Keys:
     def channel(self) -> bytes:
         """Return a new channel for one process's wake-ups."""
         return f"{self._prefix}:w:{secrets.token_hex(16)}".encode()
+
+    def incarnation(self, tag: str) -> bytes:
+        """Return the record about the server on which keys with this hash tag live."""
+        return f"{self._prefix}:{{{tag}}}:incarnation".encode()
 
     def lease_pattern(self, prefix: str) -> bytes:
         """Return the glob for the lease keys of all names with a prefix."""

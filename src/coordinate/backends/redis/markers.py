@@ -6,28 +6,50 @@ from typing import TYPE_CHECKING, cast
 
 from coordinate import _wire
 from coordinate.backends.redis import scripts
+from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.keys import Keys, field
 from coordinate.errors import AlreadyDone, ConfigError, CorruptRecord, StaleToken
 from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import msgspec
 
-    from coordinate.backends.redis.topology import Standalone
+    from coordinate.backends.redis.node import Line
+    from coordinate.backends.redis.scripts import Script
+    from coordinate.backends.redis.topology import Topology
+    from coordinate.backends.redis.wires import Reply
 
 
 class Markers:
     """The marker half of `RedisBackend`; its methods promise what those of the port do."""
 
-    def __init__(self, server: Standalone, keys: Keys) -> None:
+    def __init__(self, server: Topology, keys: Keys, durable: Callable[[], bool]) -> None:
         self._server = server
         self._keys = keys
+        self._durable = durable
+
+    def _run_confirmed(self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes]) -> Reply:
+        """Run a script whose effect has to survive a failover, as far as the servers can see to that."""
+
+        def talk(line: Line) -> Reply:
+            reply = line.run(script, keys, args)
+            try:
+                line.confirm(line.known.replicas, self._server.options.timeout / 2)
+            except NotReplicated:
+                # Asked only now: most servers have no replicas, or replicas that answer.
+                if self._durable():
+                    raise
+            return reply
+
+        return self._server.converse(what, keys[0], talk)
 
     def claim(self, scope: str, claim: Claim) -> None:
         """Register a token that is strictly greater, or the same one again."""
         keys = self._keys.scope(scope)
         args = (b"%d" % claim.token, claim.owner.nonce.encode(), _bounded(claim), keys.changed)
-        registered = self._server.run("claim", scripts.CLAIM, (keys.claim,), args)
+        registered = self._run_confirmed("claim", scripts.CLAIM, (keys.claim,), args)
         if registered is not None:
             floor = int(cast(bytes, registered))
             message = f"claim of {scope!r} with token {claim.token} refused: {floor} is registered"
@@ -62,7 +84,8 @@ class Markers:
     ) -> tuple[bytes, bytes]:
         keys = self._keys.scope(scope)
         args = (b"%d" % token, field(record.step, record.revision), data, replaced, keys.changed)
-        reply = self._server.run("writing a marker", scripts.PUT_MARKER, (keys.claim, keys.markers), args)
+        run = self._run_confirmed if record.state is MarkerState.DONE else self._server.run
+        reply = run("writing a marker", scripts.PUT_MARKER, (keys.claim, keys.markers), args)
         answer, *detail = cast("list[bytes]", reply)
         return answer, detail[0] if detail else b""
 

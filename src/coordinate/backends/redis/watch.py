@@ -1,55 +1,78 @@
-"""The waiting channel: one subscribed connection, which costs the server nothing while nothing happens."""
+"""The waiting channel: one subscribed connection for each server on which something is waited for."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
+import select
 import threading
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from coordinate.backend import Watch
+from coordinate.backends.redis.ear import Ear
 from coordinate.backends.redis.failures import DRIVER_ERRORS, failure
-from coordinate.backends.redis.topology import pack
+from coordinate.backends.redis.wires import sever
 from coordinate.errors import BackendUnavailable, CoordinateError
-from coordinate.types import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from coordinate.backends.redis.keys import Keys
-    from coordinate.backends.redis.topology import Standalone
+    from coordinate.backends.redis.node import Node
+    from coordinate.backends.redis.topology import Topology
+    from coordinate.types import Topic
 
 _WHAT = "waiting"
 
 
 class RedisWatch(Watch):
-    """Listens on a channel of its own for turns of its process's waiters, and on one for each watched scope.
+    """Listens for turns of its process's waiters and for changes of watched scopes, where their keys are.
 
-    A lost connection is reported by `drain`, at the latest when TCP's keepalive notices it. What was
-    published while nobody listened is lost: whoever opens a new channel looks for itself first.
+    A lost connection is reported by `drain`, at the latest when TCP's keepalive notices it, and so is a change of
+    the servers (failover, resharding). What was published while nobody listened is lost: whoever opens a new
+    channel looks for itself first.
     """
 
     poll_interval = math.inf
 
-    def __init__(self, server: Standalone, keys: Keys, pass_on: Callable[[Topic], None]) -> None:
-        self._url = server.url
+    def __init__(self, server: Topology, keys: Keys, pass_on: Callable[[Topic], None]) -> None:
+        self._server = server
         self._keys = keys
         self._pass_on = pass_on
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._scopes: dict[bytes, Topic] = {}
-        self._pending: set[Topic] = set()
+        self._ears: dict[Node, Ear] = {}
+        self._poll = select.epoll()
         self._over = False
-        self.channel = keys.channel()
-        self._wire = server.dial(_WHAT)
-        with self._talking():
-            self._fd = self._descriptor()
-            self._converse(b"SUBSCRIBE", self.channel)
+        self._moved = False
+        server.attend(self)
+        try:
+            self.channel("")
+        except BaseException:
+            self._poll.close()
+            raise
 
     def fileno(self) -> int:
-        """Return the socket."""
-        return self._fd
+        """Return a descriptor that stands for all connections."""
+        return self._poll.fileno()
+
+    def channel(self, name: str) -> bytes:
+        """Return the channel on which the server of a lease can tell this process its turn.
+
+        Raises:
+            BackendUnavailable: the server did not confirm the subscription.
+        """
+        with self._talking():
+            return self._ear(self._keys.lease(name).lease if name else b"").channel
+
+    def _ear(self, key: bytes) -> Ear:
+        node = self._server.node(key)
+        ear = self._ears.get(node)
+        if ear is None:
+            ear = self._ears[node] = Ear(node, self._keys.channel())
+            self._poll.register(ear.number, select.EPOLLIN)
+        return ear
 
     def add(self, topic: Topic) -> None:
         """Subscribe to a scope's changes; turns for a lease need no more than `acquire` with this watch.
@@ -61,8 +84,7 @@ class RedisWatch(Watch):
             return
         channel = self._keys.scope(topic.name).changed
         with self._talking():
-            self._scopes[channel] = topic
-            self._converse(b"SUBSCRIBE", channel)
+            self._ear(channel).add(channel, topic)
 
     def remove(self, topic: Topic) -> None:
         """Unsubscribe from a scope's changes.
@@ -74,73 +96,59 @@ class RedisWatch(Watch):
             return
         channel = self._keys.scope(topic.name).changed
         with self._talking():
-            if self._scopes.pop(channel, None) is not None:
-                # Nobody waits for the confirmation: drain() reads over it.
-                self._wire.send_packed_command([pack((b"UNSUBSCRIBE", channel))], check_health=False)
+            for ear in self._ears.values():
+                ear.remove(channel)
 
     def drain(self) -> frozenset[Topic]:
-        """Return what was published since the last call, out of the driver's buffer and the socket's.
+        """Return what was published since the last call.
 
         Raises:
-            BackendUnavailable: the connection is lost, or belongs to the process this one was forked from.
+            BackendUnavailable: a connection is lost, the servers have changed, or this is a forked child.
         """
         with self._talking():
-            while self._wire.can_read(timeout=0):
-                self._hear()
-            pending, self._pending = frozenset(self._pending), set()
-            return pending
+            self._refuse_if(self._moved, "the servers have changed")
+            return frozenset(topic for ear in self._ears.values() for topic in ear.hear())
+
+    def sever(self) -> None:
+        """Break the channel from outside, because the servers have changed; takes no lock."""
+        self._moved = True
+        for ear in list(self._ears.values()):
+            sever(ear.wire)
 
     def close(self) -> None:
         """Give up; turns that nobody took go to the next waiter, if the server can still be reached."""
         if self._pid != os.getpid():
-            # The lock may be held by a thread that does not exist here. Only this process's copy is closed.
-            self._wire.disconnect()
+            # The lock may be held by a thread that does not exist here. Only this process's copies are closed.
+            self._disconnect()
             return
         turns = self._last_turns()
         with self._lock:
             self._over = True
-            self._wire.disconnect()
+            self._disconnect()
         for topic in turns:
             with contextlib.suppress(CoordinateError):
                 self._pass_on(topic)
 
-    def _last_turns(self) -> list[Topic]:
-        # Once the server has confirmed that nobody listens here, it gives no further turn to this channel.
-        with contextlib.suppress(BackendUnavailable), self._talking():
-            self._converse(b"UNSUBSCRIBE", self.channel)
+    def _last_turns(self) -> set[Topic]:
+        turns: set[Topic] = set()
         with self._lock:
-            pending, self._pending = self._pending, set()
-        return [topic for topic in pending if topic.kind == "lease"]
+            for ear in self._ears.values():
+                if not self._over:
+                    with contextlib.suppress(*DRIVER_ERRORS):
+                        ear.fall_silent()
+                turns |= {topic for topic in ear.pending if topic.kind == "lease"}
+                ear.pending = set()
+        return turns
 
-    def _converse(self, command: bytes, channel: bytes) -> None:
-        """Send a (un)subscription and read until it is confirmed; what else arrives is kept for `drain`."""
-        self._wire.send_packed_command([pack((command, channel))], check_health=False)
-        while self._hear() != (command.lower(), channel):
-            pass
-
-    def _hear(self) -> tuple[bytes, bytes]:
-        """Take one message; return its kind and channel."""
-        kind, channel, data = cast("tuple[bytes, bytes, bytes | int]", self._wire.read_response())
-        if kind == b"message":
-            topic = self._scopes.get(channel)
-            if channel == self.channel:
-                nonce, _, name = cast(bytes, data).decode(errors="replace").partition(" ")
-                topic = Topic("lease", name, nonce)
-            if topic is not None:
-                self._pending.add(topic)
-        return kind, channel
-
-    def _descriptor(self) -> int:
-        # The driver has no public way to wait for its socket together with others.
-        sock = self._wire._sock  # noqa: SLF001
-        if sock is None:
-            message = "the connection was closed while it was opened"
-            raise OSError(message)
-        return sock.fileno()
+    def _disconnect(self) -> None:
+        for ear in self._ears.values():
+            ear.wire.disconnect()
+        if not self._poll.closed:
+            self._poll.close()
 
     @contextlib.contextmanager
     def _talking(self) -> Iterator[None]:
-        """Hold the connection; not used again after an error, as the driver would reconnect unsubscribed."""
+        """Hold the connections; none is used again after an error."""
         # Before the lock: in a forked child a thread that does not exist any more may hold it.
         self._refuse_if(self._pid != os.getpid(), "a forked child needs a channel of its own")
         with self._lock:
@@ -149,10 +157,11 @@ class RedisWatch(Watch):
                 yield
             except DRIVER_ERRORS as error:
                 self._over = True
-                self._wire.disconnect()
-                raise failure(_WHAT, self._url, error) from error
+                for ear in self._ears.values():
+                    sever(ear.wire)
+                raise failure(_WHAT, self._server.url, error) from error
 
     def _refuse_if(self, condition: bool, why: str) -> None:  # noqa: FBT001 -- it reads as a sentence
         if condition:
-            message = f"{_WHAT} on {self._url} failed: {why}; open another"
+            message = f"{_WHAT} on {self._server.url} failed: {why}; open another"
             raise BackendUnavailable(message)

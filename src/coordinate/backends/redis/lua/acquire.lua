@@ -1,9 +1,11 @@
 -- Grant a lease, or say who holds it. Idempotent: the present owner gets its grant again, for another ttl.
 --
 -- KEYS: 1 lease, 2 token counter, 3 queue, 4 waiters
--- ARGV: 1 nonce, 2 ttl in ms, 3 floor, 4 owner (JSON), 5 channel to be woken on, or '' for not waiting in line
+-- ARGV: 1 nonce, 2 ttl in ms, 3 floor, 4 owner (JSON), 5 channel to be woken on, or '' for not waiting in line,
+--       6 server time in us before which nobody new gets it
 -- Returns: granted: '<token> <ttl in ms>'
 --          held: {token, ttl in ms, owner, remaining ms}
+--          quarantined: {remaining ms}
 -- Errors: FLOOR the floor is more than a day ahead of this server's clock
 --         CORRUPT the lease's hash lacks a field
 
@@ -49,6 +51,14 @@ if held[1] then
 end
 
 local now = microseconds()
+local wait = tonumber(ARGV[6]) - now
+if wait > 0 then
+  wait = math.ceil(wait / 1000)
+  if channel ~= '' then
+    queue_up(wait)
+  end
+  return {wait}
+end
 if floor > now + DAY then
   return redis.error_reply('FLOOR the floor is more than a day ahead of this server\'s clock')
 end

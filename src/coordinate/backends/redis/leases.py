@@ -1,0 +1,224 @@
+"""Leases on Redis: granting, renewing and giving back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from coordinate import _wire
+from coordinate._clock import SYSTEM
+from coordinate.backends.redis import scripts
+from coordinate.backends.redis.beliefs import Belief, Beliefs
+from coordinate.backends.redis.failures import NotReplicated
+from coordinate.backends.redis.node import Call
+from coordinate.errors import BackendUnavailable, CoordinateError, CorruptRecord
+from coordinate.types import (
+    AcquireAnswer,
+    Gone,
+    Grant,
+    Granted,
+    Held,
+    LeaseRecord,
+    LossReason,
+    Owner,
+    Quarantined,
+    RenewAnswer,
+    Renewed,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from coordinate.backends.redis.incarnation import Census
+    from coordinate.backends.redis.keys import Keys
+    from coordinate.backends.redis.node import Known, Line
+    from coordinate.backends.redis.topology import Topology
+    from coordinate.backends.redis.wires import Reply
+
+_EXPIRED = 0
+_GONE = {_EXPIRED: LossReason.EXPIRED, -1: LossReason.TAKEN, -2: LossReason.BROKEN}
+
+
+class Leases:
+    """The lease half of `RedisBackend`; its methods promise what those of the port do."""
+
+    def __init__(self, server: Topology, keys: Keys, census: Census) -> None:
+        self._server = server
+        self._keys = keys
+        self._census = census
+        self._beliefs = Beliefs(SYSTEM.now)
+
+    def acquire(self, name: str, owner: Owner, ttl: float, floor: int, channel: bytes) -> AcquireAnswer:
+        """Grant, or say why not."""
+        if self._census.allow(ttl):
+            # Servers have to know before they grant it: connections are greeted when they are opened.
+            self._server.close()
+        keys, described = self._keys.lease(name), _wire.encode(owner)
+        args = (owner.nonce.encode(), b"%d" % max(1, round(ttl * 1000)), b"%d" % floor, described, channel)
+        sent = SYSTEM.now()
+
+        def talk(line: Line) -> tuple[Reply, bytes]:
+            reply = line.run(scripts.ACQUIRE, keys, (*args, b"%d" % line.known.until))
+            if isinstance(reply, bytes):
+                self._spread_grant(line, name, owner.nonce)
+            return reply, line.known.incarnation
+
+        reply, incarnation = self._server.converse("acquire", keys.lease, talk)
+        if isinstance(reply, bytes):
+            token, _, granted = reply.partition(b" ")
+            grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
+            self._beliefs.note(owner.nonce, Belief(described, incarnation, sent + grant.ttl))
+            return Granted(grant)
+        return _refusal(name, cast("list[Reply]", reply))
+
+    def _spread_grant(self, line: Line, name: str, nonce: str) -> None:
+        """Wait for the replicas that a grant is to survive with; take it back if they do not answer."""
+        try:
+            self._confirm(line)
+        except NotReplicated as error:
+            self._release(line, name, nonce)
+            message = f"lease {name!r} on {self._server.url} not granted: {error}; it was taken back"
+            raise BackendUnavailable(message) from error
+
+    def _confirm(self, line: Line) -> None:
+        durability = self._server.options.durability
+        if durability != "none":
+            replicas = line.known.replicas if durability == "all" else 1
+            line.confirm(max(1, replicas), self._server.options.timeout / 2)
+
+    def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
+        """Extend leases, many in one request; re-assert those that a server lost with its memory."""
+        answers: list[RenewAnswer] = [Unknown()] * len(grants)
+        for index, answer in self._extend(grants):
+            answers[index] = answer
+        return answers
+
+    def _extend(self, grants: Sequence[Grant]) -> list[tuple[int, RenewAnswer]]:
+        answers: list[tuple[int, RenewAnswer]] = []
+        sent = SYSTEM.now()
+        calls = [self._renewal(grant) for grant in grants]
+        for indexes, replies, known in self._server.run_many("renew", scripts.RENEW, calls, self._confirm):
+            asked = [grants[index] for index in indexes]
+            if isinstance(replies, CoordinateError) or known is None:
+                found: list[RenewAnswer] = [Unknown(str(replies))] * len(asked)
+            else:
+                found = [self._judged(grant, reply, known, sent) for grant, reply in zip(asked, replies, strict=True)]
+                found = self._reasserted(asked, found)
+            answers += zip(indexes, found, strict=True)
+        return answers
+
+    def _renewal(self, grant: Grant) -> Call:
+        keys = self._keys.lease(grant.name)
+        return Call((keys.lease, keys.token), (grant.nonce.encode(), b"%d" % grant.token))
+
+    def _judged(self, grant: Grant, reply: Reply, known: Known, sent: float) -> RenewAnswer:
+        answer = _renewal(reply)
+        if isinstance(answer, Renewed):
+            self._beliefs.renewed(grant.nonce, known.incarnation, sent + answer.ttl)
+        elif isinstance(answer, Gone) and answer.reason is not LossReason.EXPIRED:
+            self._beliefs.forget(grant.nonce)
+        return answer
+
+    def _reasserted(self, grants: Sequence[Grant], answers: list[RenewAnswer]) -> list[RenewAnswer]:
+        """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
+        vanished = [
+            index
+            for index, answer in enumerate(answers)
+            if isinstance(answer, Gone) and answer.reason is LossReason.EXPIRED
+        ]
+        calls = {index: call for index in vanished if (call := self._assertion(grants[index])) is not None}
+        for index in vanished:
+            if index not in calls:
+                self._beliefs.forget(grants[index].nonce)
+        if not calls:
+            return answers
+        order, sent = list(calls), SYSTEM.now()
+        for indexes, replies, known in self._server.run_many("re-assert", scripts.REASSERT, list(calls.values())):
+            for at, position in enumerate(indexes):
+                index = order[position]
+                if isinstance(replies, CoordinateError) or known is None:
+                    answers[index] = Unknown(str(replies))
+                else:
+                    answers[index] = self._judged(grants[index], replies[at], known, sent)
+        return answers
+
+    def _assertion(self, grant: Grant) -> Call | None:
+        """Return the call that restores a lease; None where that would be wrong: it is lost."""
+        belief = self._beliefs.find(grant.nonce)
+        if belief is None or not belief.incarnation:
+            return None
+        keys = self._keys.lease(grant.name)
+        try:
+            # Asked anew: what the connection said when it was opened may be older than the loss.
+            known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
+        except BackendUnavailable:
+            return None
+        if known.incarnation == belief.incarnation:
+            # The same life of the server: somebody deleted it, or it expired.
+            return None
+        words = (b"%d" % grant.token, b"%d" % round(grant.ttl * 1000), belief.owner, b"%d" % known.until)
+        return Call((keys.lease, keys.token), (grant.nonce.encode(), *words))
+
+    def release(self, grant: Grant) -> bool:
+        """End the lease if it is this grant's and wake the next waiter whose process lives."""
+        keys = self._keys.lease(grant.name)
+        ended = self._server.converse("release", keys.lease, lambda line: self._release(line, grant.name, grant.nonce))
+        self._beliefs.forget(grant.nonce)
+        return ended
+
+    def _release(self, line: Line, name: str, nonce: str) -> bool:
+        keys = self._keys.lease(name)
+        return line.run(scripts.RELEASE, (keys.lease, keys.queue, keys.waiters), (nonce.encode(), name.encode())) == 1
+
+    def withdraw(self, name: str, nonce: str) -> None:
+        """Leave the line of waiters, or hand on the turn that was given to this owner."""
+        keys = self._keys.lease(name)
+        args = (nonce.encode(), name.encode())
+        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args)
+
+    def all(self, prefix: str) -> list[LeaseRecord]:
+        """Return the leases below a prefix; walks through all keys of the database, in many short requests."""
+        keys = self._server.scan("listing leases", self._keys.lease_pattern(prefix))
+        names = sorted(map(self._keys.name_of, keys))
+        return [record for record in self.read(names) if record is not None]
+
+    def read(self, names: Sequence[str]) -> list[LeaseRecord | None]:
+        """Return who holds leases."""
+        records: list[LeaseRecord | None] = [None] * len(names)
+        calls = [Call((self._keys.lease(name).lease,)) for name in names]
+        for indexes, replies, _ in self._server.run_many("reading leases", scripts.READ, calls):
+            if isinstance(replies, CoordinateError):
+                raise replies
+            for index, held in zip(indexes, replies, strict=True):
+                records[index] = None if held is None else _record(names[index], held)
+        return records
+
+    def break_lease(self, name: str) -> int:
+        """End the lease, damaged ones, too, and raise the token."""
+        reply = self._server.run("break", scripts.BREAK, self._keys.lease(name), (name.encode(),))
+        return int(cast(bytes, reply))
+
+
+def _refusal(name: str, reply: list[Reply]) -> AcquireAnswer:
+    if len(reply) == 1:
+        return Quarantined(cast(int, reply[0]) / 1000)
+    record = _record(name, reply)
+    # A key lives until the millisecond after its time; before that, looking again would be in vain.
+    return Held(record, min(record.ttl, record.remaining + 0.001))
+
+
+def _record(name: str, reply: Reply) -> LeaseRecord:
+    token, ttl, owner, left = cast("tuple[bytes | None, bytes | None, bytes | None, int]", reply)
+    if token is None or ttl is None or owner is None or not (token.isdigit() and ttl.isdigit()):
+        message = f"lease {name!r} is stored without its token, ttl or owner; breaking it repairs it"
+        raise CorruptRecord(message)
+    seconds = int(ttl) / 1000
+    # Without an expiry, or with one beyond the ttl, it is as good as just granted: acquire() re-arms it.
+    remaining = min(left / 1000, seconds) if left >= 0 else seconds
+    return LeaseRecord(name, int(token), _wire.decode(Owner, owner), seconds, remaining)
+
+
+def _renewal(reply: Reply) -> RenewAnswer:
+    if isinstance(reply, int):
+        return Renewed(reply / 1000) if reply > 0 else Gone(_GONE[reply])
+    return Unknown(cast(bytes, reply).decode(errors="replace"))

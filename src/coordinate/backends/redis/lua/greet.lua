@@ -1,0 +1,52 @@
+-- Note which life of the server this is, and until when nobody new gets a lease.
+--
+-- KEYS: 1 record of this namespace and server
+-- ARGV: 1 mode: auto, strict or off, 2 longest lease in ms, 3 seconds that an isolated primary may go on, or ''
+-- Returns: 'LAG': ask again with the third argument, else
+--          {incarnation, server time in us until when nobody new gets a lease, connected replicas, 1 if noted anew}
+-- Errors: READONLY this server is not a primary
+
+local SECOND = 1000000
+
+local function facts(section)
+  local found = {}
+  for key, value in string.gmatch(redis.call('INFO', section), '([%w_]+):([^\r\n]*)') do
+    found[key] = value
+  end
+  return found
+end
+
+local server, replication = facts('server'), facts('replication')
+if replication.role ~= 'master' then
+  return redis.error_reply('READONLY this server is a replica')
+end
+local incarnation = server.run_id .. '/' .. replication.master_replid
+local replicas = tonumber(replication.connected_slaves) or 0
+if ARGV[1] == 'off' then
+  return {incarnation, '0', replicas, 0}
+end
+
+local seen = redis.call('HMGET', KEYS[1], 'incarnation', 'until', 'longest')
+local longest, ended = tonumber(seen[3]) or 0, tonumber(seen[2]) or 0
+local mine = tonumber(ARGV[2])
+if seen[1] == incarnation and longest >= mine then
+  return {incarnation, seen[2], replicas, 0}
+end
+
+if seen[1] ~= incarnation and (seen[1] or ARGV[1] == 'strict') then
+  if ARGV[3] == '' then
+    return 'LAG'
+  end
+  -- Without a record nobody knows since when: the server's age bounds it.
+  local since = microseconds()
+  if not seen[1] then
+    since = since - (tonumber(server.uptime_in_seconds) or 0) * SECOND
+  end
+  local wait = math.max(longest, mine) * 1000 + (tonumber(ARGV[3]) + 1) * SECOND
+  -- Never shortened: a lease of an earlier life may be longer than all of this one.
+  ended = math.max(ended, since + wait)
+  longest = 0
+end
+local text = string.format('%.0f', ended)
+redis.call('HSET', KEYS[1], 'incarnation', incarnation, 'until', text, 'longest', math.max(longest, mine))
+return {incarnation, text, replicas, 1}

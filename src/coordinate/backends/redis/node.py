@@ -1,0 +1,198 @@
+"""One server: its open connections, each with what the server said of itself when it was last asked."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from redis.exceptions import NoScriptError, ResponseError
+
+from coordinate._clock import SYSTEM
+from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated
+from coordinate.backends.redis.wires import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from coordinate.backends.redis.scripts import Script
+    from coordinate.backends.redis.wires import Address, Reply, Wire
+
+SILENCE = 0.25
+"""Seconds without a word after which a connection's server is asked anew who it is. No failover and back again is
+faster, and a connection in use would have met the error that a demoted server answers with."""
+_SPARE = 16
+"""Connections kept open for the next request; more are opened while more threads ask at once."""
+_PIPELINE = 64
+"""Requests written before their replies are read: few enough that neither side's socket buffer fills up."""
+
+
+class Known(NamedTuple):
+    """What a server said of itself.
+
+    Args:
+        incarnation: identity of its state; empty where the server hides it.
+        until: server time in microseconds before which nobody new gets a lease.
+        replicas: how many are connected.
+    """
+
+    incarnation: bytes = b""
+    until: int = 0
+    replicas: int = 0
+
+
+class Call(NamedTuple):
+    """One call of a script."""
+
+    keys: Sequence[bytes]
+    args: Sequence[bytes] = ()
+
+
+class Line:
+    """One open connection, used by one thread at a time."""
+
+    def __init__(self, wire: Wire, node: Node) -> None:
+        self.wire = wire
+        self.node = node
+        self.known = Known()
+        self.heard_at = -SILENCE
+        self.unread = 0
+        """Replies that are still to come; such a connection must never serve another request."""
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
+        """Return a script's reply."""
+        tail = (b"%d" % len(keys), *keys, *args)
+        try:
+            return self.ask(b"EVALSHA", script.sha, *tail)
+        except NoScriptError:
+            return self.ask(b"EVAL", script.source, *tail)
+
+    def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
+        """Return the replies to many calls, pipelined; an error in one of them takes its reply's place."""
+        answers: list[Reply | ResponseError] = []
+        for start in range(0, len(calls), _PIPELINE):
+            answers += self._pipelined(script, calls[start : start + _PIPELINE])
+        return [self._again(script, call, answer) for call, answer in zip(calls, answers, strict=True)]
+
+    def _pipelined(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
+        requests = [pack((b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *args)) for keys, args in calls]
+        self.unread += len(requests)
+        self.wire.send_packed_command([b"".join(requests)], check_health=False)
+        return [self._reply_or_error() for _ in requests]
+
+    def _reply_or_error(self) -> Reply | ResponseError:
+        try:
+            return self._read()
+        except ResponseError as error:
+            return error
+
+    def _again(self, script: Script, call: Call, answer: Reply | ResponseError) -> Reply | ResponseError:
+        """Repeat a call that a server without the script has refused."""
+        if not isinstance(answer, NoScriptError):
+            return answer
+        try:
+            return self.run(script, call.keys, call.args)
+        except ResponseError as error:
+            return error
+
+    def ask(self, *words: bytes) -> Reply:
+        """Return the reply to a plain command."""
+        self.unread += 1
+        self.wire.send_packed_command([pack(words)], check_health=False)
+        return self._read()
+
+    def _read(self) -> Reply:
+        try:
+            reply = self.wire.read_response()
+        except ResponseError:
+            self.unread -= 1
+            raise
+        self.unread -= 1
+        return reply
+
+    def confirm(self, replicas: int, timeout: float) -> None:
+        """Wait until so many replicas have what was written on this connection.
+
+        Raises:
+            NotReplicated: fewer have confirmed it within ``timeout`` seconds.
+        """
+        if replicas <= 0:
+            return
+        confirmed = self.ask(b"WAIT", b"%d" % replicas, b"%d" % max(1, round(timeout * 1000)))
+        if not isinstance(confirmed, int) or confirmed < replicas:
+            message = f"{confirmed!r} of {replicas} replicas confirmed the write within {timeout:g} s"
+            raise NotReplicated(message)
+
+
+class Node:
+    """One server. Any number of threads may talk to it at once; each conversation has a connection to itself.
+
+    Args:
+        address: where it is.
+        greet: asks the server who it is, on a new connection and after a silence.
+    """
+
+    def __init__(self, address: Address, greet: Callable[[Line], Known]) -> None:
+        self.address = address
+        self._greet = greet
+        self._spare: list[Line] = []
+        self._pid = os.getpid()
+
+    def take(self) -> Line:
+        """Return a connection whose server is known; give it back with `put`, whatever happened."""
+        if self._pid != os.getpid():
+            # A forked child shares its parent's sockets: it must not write a byte to them.
+            self._pid = os.getpid()
+            self.close()
+        line = self._find_spare() or Line(self.address.connect(), self)
+        if SYSTEM.now() - line.heard_at > SILENCE:
+            try:
+                self.ask_who(line)
+            except BaseException:
+                line.wire.disconnect()
+                raise
+        return line
+
+    def put(self, line: Line) -> None:
+        """Keep a connection for the next conversation, unless a reply is outstanding.
+
+        Also after an interrupt in the middle: the reply to one request must never answer another.
+        """
+        if line.unread:
+            line.wire.disconnect()
+            # A broken connection is rarely the only one: the server restarted or the way to it changed.
+            self.close()
+        elif len(self._spare) < _SPARE:
+            line.heard_at = SYSTEM.now()
+            self._spare.append(line)
+        else:
+            line.wire.disconnect()
+
+    def _find_spare(self) -> Line | None:
+        while self._spare:
+            try:
+                line = self._spare.pop()
+            except IndexError:  # another thread was faster
+                break
+            if _silent(line.wire):
+                return line
+            line.wire.disconnect()
+        return None
+
+    def ask_who(self, line: Line) -> Known:
+        """Ask the server of a connection who it is, now."""
+        line.known = self._greet(line)
+        return line.known
+
+    def close(self) -> None:
+        """Close what is not in use; what is, is closed by its last user. Idempotent."""
+        spare, self._spare = self._spare, []
+        for line in spare:
+            line.wire.disconnect()
+
+
+def _silent(wire: Wire) -> bool:
+    """Return whether the peer has neither closed nor said anything unasked."""
+    try:
+        return not wire.can_read(timeout=0)
+    except DRIVER_ERRORS:
+        return False
