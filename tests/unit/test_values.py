@@ -203,6 +203,9 @@ def test_every_error_can_be_pickled_and_has_one_root() -> None:
         assert str(copy) == "what happened"
     lost = pickle.loads(pickle.dumps(errors.LeaseLost("gone", Loss(LossReason.TAKEN))))  # noqa: S301
     assert lost.loss.reason is LossReason.TAKEN
+    refused = pickle.loads(pickle.dumps(errors.StepRefused("no", 81)))  # noqa: S301
+    declined = pickle.loads(pickle.dumps(errors.StepDeclined("not here", 82, 3.0)))  # noqa: S301
+    assert (refused.exit_code, declined.exit_code, declined.patience) == (81, 82, 3.0)
     codes = {name: getattr(errors, name).exit_code for name in errors.__all__}
     assert codes["BackendUnavailable"] == 69
     assert codes["AcquireTimeout"] == 75
