@@ -21,7 +21,9 @@ if TYPE_CHECKING:
         Interrupted,
         LeaseLost,
         StaleToken,
+        StepDeclined,
         StepFailed,
+        StepRefused,
         WaitTimeout,
     )
     from coordinate.lease import Lease
@@ -48,7 +50,9 @@ __all__ = [
     "Plan",
     "StaleToken",
     "Step",
+    "StepDeclined",
     "StepFailed",
+    "StepRefused",
     "WaitTimeout",
     "__version__",
     "connect",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinate.errors import BackendUnavailable, WaitTimeout
-from coordinate.types import MarkerState
+from coordinate.types import MarkerState, Verdict
 
 if TYPE_CHECKING:
     from coordinate.coordinator import Coordinator
@@ -13,33 +13,66 @@ if TYPE_CHECKING:
     from coordinate.types import MarkerRecord
 
 _RETRY_UNAVAILABLE = 0.25
-_ENDED = {MarkerState.DONE, MarkerState.FAILED}
 
 
-def follow(coordinator: Coordinator, markers: Markers, step: str, revision: str, timeout: float) -> MarkerRecord:
-    """Return the record of a step once it is done or failed.
+class Follower:
+    """Looks at one step until it is done or given up.
 
-    Raises:
-        WaitTimeout: neither within ``timeout`` seconds.
-        BackendUnavailable: no usable answer at the end of the wait.
-        Interrupted: a signal asked this process to stop.
+    Args:
+        markers: of the step's scope.
+        step: its name.
+        revision: what it is to bring about.
+        backoff: seconds; as for a member of the fleet, a failure that was over for longer than this when we started
+            is not the end: whoever starts now may try once more.
     """
-    clock = coordinator.clock
-    ends_at = clock.now() + timeout
-    backends = {coordinator.backend, coordinator.marker_backend}
-    outage: BackendUnavailable | None = None
-    with coordinator.hub.wait(*((backend, markers.topic) for backend in backends)) as wait:
-        while True:
-            coordinator.hub.check_interrupt()
-            look_at = min(ends_at, clock.now() + coordinator.settings.timing.ttl)
-            try:
-                record = markers.view().find(step, revision)
-                outage = None
-            except BackendUnavailable as error:
-                record, outage, look_at = None, error, clock.now() + _RETRY_UNAVAILABLE
-            if record is not None and record.state in _ENDED:
-                return record
-            if clock.now() >= ends_at:
-                message = f"{step} of {revision} neither done nor failed within {timeout:g} s"
-                raise outage or WaitTimeout(message)
-            wait.sleep(look_at)
+
+    def __init__(self, markers: Markers, step: str, revision: str, backoff: float = 60.0) -> None:
+        self.markers = markers
+        self._step = step
+        self._revision = revision
+        self._backoff = backoff
+
+    def wait(self, coordinator: Coordinator, timeout: float) -> MarkerRecord:
+        """Return the record once the step is done, or failed so that none of those that run now tries it again.
+
+        Raises:
+            WaitTimeout: neither within ``timeout`` seconds.
+            BackendUnavailable: no usable answer at the end of the wait.
+            Interrupted: a signal asked this process to stop.
+        """
+        clock = coordinator.clock
+        born, ends_at = clock.wall(), clock.now() + timeout
+        backends = {coordinator.backend, coordinator.marker_backend}
+        with coordinator.hub.wait(*((backend, self.markers.topic) for backend in backends)) as wait:
+            while True:
+                coordinator.hub.check_interrupt()
+                look_at = min(ends_at, clock.now() + coordinator.settings.timing.ttl)
+                record, outage = self._look()
+                if outage is not None:
+                    look_at = clock.now() + _RETRY_UNAVAILABLE
+                if record is not None and self._is_over(record, born):
+                    return record
+                if clock.now() >= ends_at:
+                    raise outage or self._out_of_time(record, timeout)
+                wait.sleep(look_at)
+
+    def _look(self) -> tuple[MarkerRecord | None, BackendUnavailable | None]:
+        try:
+            return self.markers.view().find(self._step, self._revision), None
+        except BackendUnavailable as error:
+            return None, error
+
+    def _is_over(self, record: MarkerRecord, born: float) -> bool:
+        """Return whether there is nothing left to wait for.
+
+        How many failures the fleet allows is not known here; whoever recorded the last one knew, and wrote it down.
+        """
+        if record.state is not MarkerState.FAILED:
+            return record.state is MarkerState.DONE
+        return record.verdict is not Verdict.OPEN and born <= record.finished + self._backoff
+
+    def _out_of_time(self, record: MarkerRecord | None, timeout: float) -> WaitTimeout:
+        message = f"{self._step} of {self._revision} neither done nor given up within {timeout:g} s"
+        if record is not None and record.state is MarkerState.FAILED:
+            message += f"; the last attempt failed with code {record.exit_code}:\n{record.detail}"
+        return WaitTimeout(message)

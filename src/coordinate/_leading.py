@@ -12,11 +12,13 @@ from coordinate.errors import (
     Interrupted,
     LeaseLost,
     StaleToken,
+    StepDeclined,
     StepFailed,
+    StepRefused,
     WaitTimeout,
 )
 from coordinate.steps import Outcome, TryAgain, given_up
-from coordinate.types import Gone, MarkerState, Renewed
+from coordinate.types import Gone, MarkerState, Renewed, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -50,7 +52,7 @@ class StepContext:
         self.record = record
         self.output = ""
         self._leader = leader
-        self._step = step
+        self._ends_at = leader.clock.now() + step.timeout
         self._recorded_at = 0.0
         self._recorded = ""
 
@@ -81,7 +83,9 @@ class StepContext:
             CommandFailed: it ended with a code other than 0.
             LeaseLost, Interrupted, WaitTimeout: it was stopped; all of its descendants are dead.
         """
-        command = Command(argv, env, cwd, pass_fds, stdin, timeout=self._step.timeout)
+        # The limit is the attempt's: what earlier commands of it took is gone.
+        left = max(0.0, self._ends_at - self._leader.clock.now())
+        command = Command(argv, env, cwd, pass_fds, stdin, timeout=left)
         runner = self._leader.member.coordinator.supervise(self.lease, command)
         runner.on_line = on_line
         runner.redact = self._leader.redact
@@ -115,6 +119,7 @@ class Leader:
         self.markers = member.markers
         self.clock = member.coordinator.clock
         self._plan = member.plan
+        self._unsettled: list[tuple[Step, MarkerRecord]] = []
 
     def redact(self, text: str) -> str:
         """Return text as it may be recorded."""
@@ -129,7 +134,7 @@ class Leader:
         view = self.markers.view()
         ran = False
         self.member.tell("leading", token=self.lease.token, text="leading")
-        self._settle_other_revisions(view)
+        self._unsettled = self._leftovers(view)
         for step in self._plan.steps:
             self.member.coordinator.hub.check_interrupt()
             record = view.find(step.name, self._plan.revision)
@@ -138,14 +143,25 @@ class Leader:
                 ran = True
         return Outcome.RAN if ran else Outcome.WAITED
 
-    def _settle_other_revisions(self, view: MarkerView) -> None:
-        """An attempt at another revision that never ended acts on the same scope: it has to be over, too."""
+    def _leftovers(self, view: MarkerView) -> list[tuple[Step, MarkerRecord]]:
+        """Return what attempts at other revisions left: they acted on the same scope, and may still do so.
+
+        A step that was done afterwards, at any revision, has settled what was before it: tokens tell the order.
+        """
         steps = {step.name: step for step in self._plan.steps}
-        for old in view.records:
-            unfinished = old.state is MarkerState.IN_PROGRESS and old.revision != self._plan.revision
-            if unfinished and old.step in steps:
-                self._check_foreign(steps[old.step], old)
-                self._settle(steps[old.step], old)
+        done = dict.fromkeys(steps, 0)
+        for record in view.records:
+            if record.state is MarkerState.DONE and record.step in done:
+                done[record.step] = max(done[record.step], record.token)
+        old = [
+            record
+            for record in view.records
+            if record.step in steps
+            and record.revision != self._plan.revision
+            and record.state is not MarkerState.DONE
+            and record.token >= done[record.step]
+        ]
+        return [(steps[record.step], record) for record in sorted(old, key=lambda record: record.token)]
 
     def _wait_out_other_store(self) -> None:
         """Let a leader of another lease store run out: its claim must not change for its whole ttl."""
@@ -179,19 +195,26 @@ class Leader:
                 raise TryAgain(message)
         self.lease.check()
 
-    def _bring_about(self, step: Step, before: MarkerRecord | None) -> None:
+    def _begin(self, step: Step, before: MarkerRecord | None) -> StepContext:
+        """Record the beginning of an attempt, unless the budget or somebody outside this protocol forbids it."""
         self._check_budget(step, before)
+        for other, old in self._unsettled:
+            self._check_foreign(other, old)
         self._check_foreign(step, before)
-        started = self.clock.now()
         if before is not None and before.state is MarkerState.IN_PROGRESS:
             self.member.tell("takeover", step.name, self.lease.token, f"begun by {before.owner or 'an earlier image'}")
-        if before is not None and (before.attempts or before.state is MarkerState.IN_PROGRESS):
-            self._settle(step, before)
         self.lease.check()
         record = self.markers.begin(step.name, self._plan.revision, before, step.fingerprint)
         self.member.tell("begin", step.name, self.lease.token, f"attempt {record.attempts}")
-        context = StepContext(self, step, record)
+        return StepContext(self, step, record)
+
+    def _bring_about(self, step: Step, before: MarkerRecord | None) -> None:
+        started = self.clock.now()
+        context = self._begin(step, before)
         try:
+            # Part of the attempt: that an earlier one does not end has to be known to everybody, and to have an end.
+            self._settle(step, context, before)
+            self.lease.check()
             step.action(context)
             self.lease.check()
             self._verify(step)
@@ -208,6 +231,9 @@ class Leader:
             if self.lease.held:
                 self.markers.interrupted(context.record, self.redact(str(outage)))
             raise
+        except StepDeclined as declined:
+            self.lease.check()
+            self._decline(step, context, declined)
         except Exception as error:  # noqa: BLE001 -- whatever an action raises is the step's failure, and recorded
             # What fails as a consequence of a loss is not the step's failure.
             self.lease.check()
@@ -217,9 +243,24 @@ class Leader:
             self.markers.done(context.record, self.redact(context.output))
             self.member.tell("done", step.name, self.lease.token, "done", self.clock.now() - started)
 
-    def _settle(self, step: Step, before: MarkerRecord) -> None:
-        if step.settled is not None:
-            step.settled(StepContext(self, step, before), before)
+    def _settle(self, step: Step, context: StepContext, before: MarkerRecord | None) -> None:
+        """See to it that nothing of earlier attempts acts any more: other revisions' first, then this one's."""
+        for other, old in self._unsettled:
+            if other.settled is not None:
+                other.settled(context, old)
+        self._unsettled = []
+        begun = before is not None and (before.attempts or before.state is MarkerState.IN_PROGRESS)
+        if begun and before is not None and step.settled is not None:
+            step.settled(context, before)
+
+    def _decline(self, step: Step, context: StepContext, declined: StepDeclined) -> None:
+        """Leave the step to another member: it is recorded as interrupted, which counts against nothing."""
+        reason = self.redact(str(declined))
+        self.markers.interrupted(context.record, reason)
+        self.member.tell("declined", step.name, self.lease.token, reason)
+        self.member.decline(step, declined)
+        message = f"{step.name} is left to another member"
+        raise TryAgain(message) from declined
 
     def _verify(self, step: Step) -> None:
         reason = step.verify() if step.verify is not None else None
@@ -229,17 +270,24 @@ class Leader:
 
     def _fail(self, step: Step, context: StepContext, error: Exception) -> None:
         """Record the failure; end for good when the budget is spent, else let somebody try again."""
-        code = error.code if isinstance(error, CommandFailed) else 1
-        output = error.output if isinstance(error, CommandFailed) else context.output
+        code, output = _outcome(error, context)
         detail = "\n".join(part for part in (output, f"{type(error).__name__}: {error}") if part)
-        if isinstance(error, WaitTimeout):
-            code = error.exit_code
-        record = self.markers.failed(context.record, self.redact(detail), code)
-        self.member.tell("failed", step.name, self.lease.token, self.redact(str(error)))
+        verdict = self._verdict(context.record, error)
+        record = self.markers.failed(context.record, self.redact(detail), code, verdict)
+        kind = "refused" if verdict is Verdict.REFUSED else "failed"
+        self.member.tell(kind, step.name, self.lease.token, self.redact(str(error)))
         if not self.member.may_begin(step, record):
             raise given_up(record) from error
         message = f"{step.name} failed ({record.failures} of {self._plan.budget.failures}): {self.redact(str(error))}"
         raise TryAgain(message) from error
+
+    def _verdict(self, record: MarkerRecord, error: Exception) -> Verdict:
+        """Return whether those that run now try again after this failure."""
+        if isinstance(error, StepRefused):
+            return Verdict.REFUSED
+        budget = self._plan.budget
+        spent = record.failures + 1 >= budget.failures or record.crashes >= budget.crashes
+        return Verdict.SPENT if spent else Verdict.OPEN
 
     def _check_budget(self, step: Step, before: MarkerRecord | None) -> None:
         if before is None or before.fingerprint != step.fingerprint:
@@ -262,6 +310,18 @@ class Leader:
         if age < self._plan.stale_after:
             message = f"{step.name} is in progress by hand or by an earlier image for {age:.0f} s"
             raise TryAgain(message, FOREIGN_PAUSE)
+
+
+def _outcome(error: Exception, context: StepContext) -> tuple[int, str]:
+    """Return the exit code that is recorded for a failure, and the last lines of output."""
+    match error:
+        case CommandFailed(code=code, output=output):
+            return code, output
+        case WaitTimeout():
+            return error.exit_code, context.output
+        case StepRefused(exit_code=code):
+            return code, context.output
+    return 1, context.output
 
 
 __all__ = ["Leader", "StepContext", "StepFailed"]

@@ -10,11 +10,12 @@ import importlib
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from coordinate import _entry_points
 from coordinate.backend import PLUGIN_API, Backend
 from coordinate.errors import PluginError
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from coordinate._entry_points import Plugin
 
 BUILT_IN = {
     "memory": "coordinate.backends.memory:MemoryBackend",
@@ -76,7 +77,7 @@ def _from_plugin(scheme: str) -> type[Backend]:
     raise PluginError(message)
 
 
-def _checked(found: type[object], entry: EntryPoint) -> type[Backend]:
+def _checked(found: type[object], entry: Plugin) -> type[Backend]:
     if not issubclass(found, Backend):
         message = f"the plugin {entry.value!r}: {found!r} is not a coordinate.backend.Backend"
         raise PluginError(message)
@@ -89,11 +90,11 @@ def _checked(found: type[object], entry: EntryPoint) -> type[Backend]:
     return found
 
 
-def _entry_point(scheme: str) -> EntryPoint:
+def _entry_point(scheme: str) -> Plugin:
     if scheme in _disabled():
         message = f"{scheme}:// is disabled by COORDINATE_DISABLE"
         raise PluginError(message)
-    found = _entry_points(scheme)
+    found = _entry_points.find(scheme)
     if not found:
         raise PluginError(_unknown(scheme))
     values = {entry.value for entry in found}
@@ -106,13 +107,6 @@ def _entry_point(scheme: str) -> EntryPoint:
     return found[0]
 
 
-def _entry_points(scheme: str | None = None) -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # noqa: PLC0415 -- costs more than our whole start otherwise
-
-    group = "coordinate.backends"
-    return list(entry_points(group=group) if scheme is None else entry_points(group=group, name=scheme))
-
-
 def _disabled() -> set[str]:
     return {name.strip() for name in os.environ.get("COORDINATE_DISABLE", "").split(",") if name.strip()}
 
@@ -120,7 +114,7 @@ def _disabled() -> set[str]:
 def _unknown(scheme: str) -> str:
     if scheme in OFFICIAL:
         return f"{scheme}:// needs a plugin: pip install {OFFICIAL[scheme]}"
-    known = sorted({*BUILT_IN, *OFFICIAL, *(entry.name for entry in _entry_points())})
+    known = sorted({*BUILT_IN, *OFFICIAL, *(entry.name for entry in _entry_points.every())})
     return f"{scheme}:// is not a store this installation knows; known: {', '.join(known)}"
 
 
@@ -129,10 +123,9 @@ def installed() -> list[PluginInfo]:
     rows = [PluginInfo(scheme, "built in", usable=True) for scheme in BUILT_IN]
     disabled = _disabled()
     seen = set()
-    for entry in _entry_points():
+    for entry in _entry_points.every():
         seen.add(entry.name)
-        origin = entry.dist.name if entry.dist else entry.value
-        rows.append(PluginInfo(entry.name, origin, usable=entry.name not in disabled))
+        rows.append(PluginInfo(entry.name, entry.distribution or entry.value, usable=entry.name not in disabled))
     rows.extend(
         PluginInfo(scheme, f"pip install {name}", usable=False)
         for scheme, name in OFFICIAL.items()

@@ -165,13 +165,21 @@ def once(
 @click.argument("revision")
 @click.option("-w", "--wait", "wait_for", type=float, default=3600.0, show_default=True, help="Longest wait, seconds.")
 @click.option("--scope", help="What the step acts on; default: the step's name.")
+@click.option("--backoff", type=float, default=60.0, show_default=True, help="Seconds until a new process may retry.")
 @click.pass_context
-def wait(context: click.Context, step: str, revision: str, *, wait_for: float, scope: str | None) -> None:
-    """Wait until STEP of REVISION is done (0) or has failed (its recorded code); never runs anything."""
-    from coordinate import _following  # noqa: PLC0415 -- other commands need not load it
+def wait(
+    context: click.Context, step: str, revision: str, *, wait_for: float, scope: str | None, backoff: float
+) -> None:
+    """Wait until STEP of REVISION is done (0) or given up (its recorded code); never runs anything.
+
+    A failure within the fleet's budget is not the end, nor is one that was over for longer than the back-off when
+    this wait began: in both cases somebody may try again.
+    """
+    from coordinate._following import Follower  # noqa: PLC0415 -- other commands need not load it
 
     with _connect(**context.obj["store"]) as coordinator:
-        record = _following.follow(coordinator, coordinator.markers(scope or step), step, revision, wait_for)
+        follower = Follower(coordinator.markers(scope or step), step, revision, backoff)
+        record = follower.wait(coordinator, wait_for)
     if record.state is MarkerState.FAILED:
         click.echo(f"coordinate: {step} of {revision} failed\n{record.detail}", err=True)
         sys.exit(record.exit_code or StepFailed.exit_code)

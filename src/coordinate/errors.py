@@ -11,7 +11,9 @@
     ├── LeaseLost                        the lease is no longer ours: stop the work it protected
     ├── StaleToken                       a newer leader has claimed the scope; nothing was written
     ├── AlreadyDone                      the step is done for this revision; nothing was written
-    ├── StepFailed                       the fleet's failure budget of a step is spent
+    ├── StepFailed                       a step is given up: its failure budget is spent, or it was refused
+    ├── StepRefused                      raised by an action: no attempt of anybody can help
+    ├── StepDeclined                     raised by an action: this member cannot do it, another one may
     ├── CommandFailed                    a guarded command ended with a code other than 0
     ├── CorruptRecord (ValueError)       a stored record cannot be understood
     ├── Unsupported                      the store does not declare a capability that was asked for
@@ -23,6 +25,7 @@ All errors can be pickled; their fields are their constructor arguments.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,7 +43,9 @@ __all__ = [
     "LeaseLost",
     "PluginError",
     "StaleToken",
+    "StepDeclined",
     "StepFailed",
+    "StepRefused",
     "Unsupported",
     "WaitTimeout",
 ]
@@ -122,8 +127,53 @@ class AlreadyDone(CoordinateError):
     """The step is recorded as done for this revision; the write was refused and nothing changed."""
 
 
+class StepRefused(CoordinateError):
+    """No attempt of anybody can help until something outside is put right.
+
+    For an action, `verify` or `settled` of a step to raise. It is recorded once for the fleet: nobody that runs now
+    tries again, and every member ends with `StepFailed`, whose record carries the exit code. What was done before
+    it was raised is not undone. A process that starts later than the back-off gets one new attempt.
+
+    Args:
+        message: why, and what to do about it; recorded, so without secrets.
+        exit_code: what programs end with.
+    """
+
+    def __init__(self, message: str, exit_code: int = 76) -> None:
+        super().__init__(message, exit_code)
+        self.message = message
+        self.exit_code = exit_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StepDeclined(CoordinateError):
+    """This member cannot do the step, another one may.
+
+    For an action, `verify` or `settled` of a step to raise, before any effect. It counts against no budget. This
+    member does not lead again until somebody else has done the step; it keeps waiting, and ends with this error
+    if nobody does. Not promised: that somebody else can.
+
+    Args:
+        message: why, and what to do about it; recorded, so without secrets.
+        exit_code: what programs end with.
+        patience: seconds of standstill, in which nobody is at work on the plan, after which this member ends;
+            0: at once. The time limit of the whole wait holds besides.
+    """
+
+    def __init__(self, message: str, exit_code: int = 76, patience: float = math.inf) -> None:
+        super().__init__(message, exit_code, patience)
+        self.message = message
+        self.exit_code = exit_code
+        self.patience = patience
+
+    def __str__(self) -> str:
+        return self.message
+
+
 class StepFailed(CoordinateError):
-    """The failure budget that the fleet shares for a step is spent.
+    """A step is given up: the failure budget that the fleet shares for it is spent, or it was refused for good.
 
     Args:
         message: what happened, for people, with the step's last lines of output.

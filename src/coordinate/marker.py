@@ -14,7 +14,7 @@ import msgspec
 
 from coordinate._names import check_name, check_revision
 from coordinate.errors import BackendUnavailable, StaleToken
-from coordinate.types import Claim, MarkerRecord, MarkerState, Topic
+from coordinate.types import Claim, MarkerRecord, MarkerState, Topic, Verdict
 
 if TYPE_CHECKING:
     from coordinate._clock import Clock
@@ -78,6 +78,8 @@ class Markers:
     ) -> MarkerRecord:
         """Record that an attempt begins; counts the one before as a crash if it has no recorded end.
 
+        Counts belong to a fingerprint; notes do not: what an attempt left half done is there whatever it depended on.
+
         Raises:
             StaleToken, AlreadyDone, BackendUnavailable: nothing began.
         """
@@ -97,7 +99,7 @@ class Markers:
             crashes=past.crashes + crashed,
             detail=past.detail if crashed else "",
             fingerprint=fingerprint,
-            notes=past.notes,
+            notes={} if before is None else before.notes,
         )
         return self._put(record)
 
@@ -117,14 +119,16 @@ class Markers:
         """Record the attempt's success."""
         return self._end(record, MarkerState.DONE, detail)
 
-    def failed(self, record: MarkerRecord, detail: str, exit_code: int = 1) -> MarkerRecord:
-        """Record the attempt's failure; counts against the fleet's budget."""
-        failure = msgspec.structs.replace(record, failures=record.failures + 1, exit_code=exit_code)
+    def failed(
+        self, record: MarkerRecord, detail: str, exit_code: int = 1, verdict: Verdict = Verdict.OPEN
+    ) -> MarkerRecord:
+        """Record the attempt's failure; counts against the fleet's budget. ``verdict``: is it tried again?"""
+        failure = msgspec.structs.replace(record, failures=record.failures + 1, exit_code=exit_code, verdict=verdict)
         return self._end(failure, MarkerState.FAILED, detail)
 
     def given_up(self, record: MarkerRecord) -> MarkerRecord:
         """Record that attempts which never ended have spent the budget."""
-        taken = msgspec.structs.replace(record, token=self._token)
+        taken = msgspec.structs.replace(record, token=self._token, verdict=Verdict.SPENT)
         return self._end(taken, MarkerState.FAILED, record.detail)
 
     def interrupted(self, record: MarkerRecord, detail: str) -> MarkerRecord:

@@ -19,11 +19,12 @@ from coordinate.errors import (
     BackendUnavailable,
     LeaseLost,
     StaleToken,
+    StepDeclined,
     StepFailed,
     WaitTimeout,
 )
 from coordinate.events import Event
-from coordinate.types import MarkerState
+from coordinate.types import MarkerState, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,8 @@ log = logging.getLogger("coordinate")
 OUTAGE = 60.0
 """Seconds of unbroken unavailability of a store after which a member gives up."""
 RETRY_UNAVAILABLE = 0.25
+LOOK_EVERY = 1.0
+"""Seconds between looks of a member that does not stand for the lease: the net under the watch."""
 
 __all__ = ["Budget", "Event", "Outcome", "Plan", "Step", "StepContext", "run", "run_function"]
 
@@ -67,6 +70,15 @@ class Budget(NamedTuple):
     backoff: float = 60.0
     pause: float = 1.0
 
+    def allows(self, record: MarkerRecord, born: float) -> bool:
+        """Return whether a process that started at ``born`` (wall clock) may expect another attempt at a step."""
+        if record.state is not MarkerState.FAILED:
+            return True
+        left = record.failures < self.failures and record.crashes < self.crashes
+        if left and record.verdict is not Verdict.REFUSED:
+            return True
+        return born > record.finished + self.backoff
+
 
 class Step(NamedTuple):
     """One unit of work.
@@ -75,10 +87,15 @@ class Step(NamedTuple):
         name: unique in the plan.
         action: does it; gets a `StepContext`.
         verify: returns why the postcondition does not hold, or None.
-        settled: called before a step that an earlier attempt left in progress; returns when nothing of that attempt
-            can have an effect any more, raises otherwise.
+        settled: called in an attempt, before its action, for each earlier attempt of this step that did not succeed,
+            also at other revisions, oldest first: returns when nothing of that one can have an effect any more,
+            raises otherwise, which is a failure of the attempt. Its record may tell what is half done.
         fingerprint: of what the step depends on; failures of another fingerprint do not count.
-        timeout: seconds its commands may take.
+        timeout: seconds that an attempt may take; a command that runs at its end is stopped, and the attempt has
+            failed. A function that runs in this process is not stopped.
+
+    What action, verify or settled raises is recorded as a failure and tried again within the budget of the fleet. Two
+    errors say more: `StepRefused`, that no attempt can help, and `StepDeclined`, that another member has to do it.
     """
 
     name: str
@@ -125,7 +142,8 @@ def run(
         observer: called with each `Event`; must not block.
 
     Raises:
-        StepFailed: the failure budget of a step is spent.
+        StepFailed: the failure budget of a step is spent, or it was refused for good, here or elsewhere.
+        StepDeclined: this member cannot do a step, and nobody else did.
         WaitTimeout: not done within ``timeout`` although somebody leads.
         BackendUnavailable: a store gave no usable answer until the end of the wait.
         Interrupted: a signal asked this process to stop; its step was stopped first.
@@ -154,6 +172,9 @@ class Member:
         self._floor = 0
         self._waited_for = ""
         self._dark_since: float | None = None
+        self._declined: dict[str, StepDeclined] = {}
+        self._seen: MarkerView | None = None
+        self._still_since = 0.0
 
     def run(self) -> Outcome:
         """See `run` of the module."""
@@ -184,14 +205,14 @@ class Member:
 
     def may_begin(self, step: Step, record: MarkerRecord) -> bool:
         """Return whether the fleet's budget allows another attempt by this process."""
-        if record.fingerprint != step.fingerprint:
-            return True
-        if record.state is not MarkerState.FAILED:
-            return True
-        budget = self.plan.budget
-        if record.failures < budget.failures and record.crashes < budget.crashes:
-            return True
-        return self._born_wall > record.finished + budget.backoff
+        return record.fingerprint != step.fingerprint or self.plan.budget.allows(record, self._born_wall)
+
+    def decline(self, step: Step, declined: StepDeclined) -> None:
+        """Remember that another member has to do a step; raise at once if it is of no use to wait for one."""
+        if declined.patience <= 0:
+            raise declined
+        self._declined[step.name] = declined
+        self._still_since = self._clock.now()
 
     def _view_or_none(self) -> MarkerView | None:
         try:
@@ -226,6 +247,7 @@ class Member:
                 view = self._view_or_none()
                 if view is not None and self.is_done(view):
                     return None
+                self._bear_standstill(view)
                 may_stand = view is not None and self._may_stand(view)
                 contest.floor = self._floor
                 if may_stand and contest.attempt():
@@ -236,10 +258,37 @@ class Member:
         """Return whether this member may ask for the lease now."""
         if self._clock.now() < self._not_before:
             return False
+        if self._waits_for_another(view):
+            # Not even in line for the lease: the turn would be lost on us.
+            self._not_before = self._clock.now() + LOOK_EVERY
+            return False
         claim = view.claim
         if claim is not None:
             self._floor = max(self._floor, claim.token)
         return True
+
+    def _waits_for_another(self, view: MarkerView | None) -> StepDeclined | None:
+        """Return why this member cannot lead now: it has declined a step that is not done yet."""
+        for name, declined in self._declined.items():
+            record = view.find(name, self.plan.revision) if view is not None else None
+            if record is None or record.state is not MarkerState.DONE:
+                return declined
+        return None
+
+    def _bear_standstill(self, view: MarkerView | None) -> None:
+        """Having declined, end with the reason when nobody has been at work for as long as it said."""
+        declined = self._waits_for_another(view)
+        if declined is None:
+            return
+        now = self._clock.now()
+        revision = self.plan.revision
+        at_work = view is not None and any(
+            record.state is MarkerState.IN_PROGRESS and record.revision == revision for record in view.records
+        )
+        if at_work or view != self._seen:
+            self._seen, self._still_since = view, now
+        if now - self._still_since >= declined.patience:
+            raise declined
 
     def _sleep(self, contest: Contest, view: MarkerView | None) -> None:
         contest.not_before = self._not_before
@@ -250,6 +299,8 @@ class Member:
         try:
             contest.sleep()
         except AcquireTimeout as error:
+            if declined := self._waits_for_another(view):
+                raise declined from error
             message = f"{self.plan.scope}: revision {self.plan.revision} not done within {self._timeout:g} s: {error}"
             raise WaitTimeout(message) from error
 
@@ -285,12 +336,15 @@ class TryAgain(Exception):
 
 
 def given_up(record: MarkerRecord) -> StepFailed:
-    """Return the error that every member ends with when a step's budget is spent."""
-    tail = f"\n{record.detail}" if record.detail else ""
-    message = (
-        f"step {record.step} of {record.revision} failed {record.failures} times and crashed {record.crashes} times; "
-        f"giving up (coordinate marker reset clears it). Last lines:{tail}"
-    )
+    """Return the error that every member ends with when a step is given up."""
+    step, tail = f"step {record.step} of {record.revision}", f"\n{record.detail}" if record.detail else ""
+    if record.verdict is Verdict.REFUSED:
+        message = f"{step} was refused, nobody tries again (coordinate marker reset clears it):{tail}"
+    else:
+        message = (
+            f"{step} failed {record.failures} times and crashed {record.crashes} times; "
+            f"giving up (coordinate marker reset clears it). Last lines:{tail}"
+        )
     return StepFailed(message, record)
 
 

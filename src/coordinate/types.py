@@ -154,6 +154,16 @@ class MarkerState(enum.Enum):
     """Stopped on request before its end; does not count against the failure budget."""
 
 
+class Verdict(enum.Enum):
+    """Whether a failed step is tried again by those that run now."""
+
+    OPEN = ""
+    """It is, within the fleet's budget."""
+    SPENT = "budget spent"
+    REFUSED = "refused"
+    """No attempt can help, whatever is left of the budget."""
+
+
 class MarkerRecord(msgspec.Struct, frozen=True):
     """Durable state of one step of one revision."""
 
@@ -174,6 +184,8 @@ class MarkerRecord(msgspec.Struct, frozen=True):
     """The last lines of output, or the reason of a failure; at most 4 KiB, never a secret."""
     fingerprint: str = ""
     notes: dict[str, str] = {}
+    verdict: Verdict = Verdict.OPEN
+    """Of a failed step: whether whoever recorded the failure expected another attempt."""
     v: int = 1
 
 

@@ -202,6 +202,23 @@ def test_wait_does_not_call_a_given_up_step_done(store_url: str) -> None:
     assert call(store_url, "wait", "deadly", "v1")[0] == 76
 
 
+def test_wait_goes_on_while_the_fleet_tries_again(store_url: str, tmp_path: Path) -> None:
+    """A failure within the budget is not the end; the code is that of the last word."""
+    waiting = [start(store_url, "wait", "-w", "30", "migrate", "v1"), start(store_url, "wait", "-w", "30", "bad", "v1")]
+    script = f"[ -e {tmp_path}/tried ] || {{ touch {tmp_path}/tried; exit 9; }}"
+    assert call(store_url, "once", "--attempts", "2", "migrate", "v1", "--", "sh", "-c", script)[0] == 0
+    assert call(store_url, "once", "--attempts", "2", "bad", "v1", "--", "sh", "-c", "exit 9")[0] == 9
+    assert [finish(member)[0] for member in waiting] == [0, 9]
+
+
+def test_wait_expects_another_attempt_at_what_failed_long_ago(store_url: str) -> None:
+    """By the rule of the fleet: whoever starts later than the back-off may try once more."""
+    assert call(store_url, "once", "step", "v1", "--", "sh", "-c", "exit 9")[0] == 9
+    assert call(store_url, "wait", "step", "v1")[0] == 9
+    code, _, err = call(store_url, "wait", "--backoff", "0.01", "-w", "0.3", "step", "v1")
+    assert (code, "failed with code 9" in err) == (124, True)
+
+
 def test_names_that_are_also_commands_are_allowed(store_url: str) -> None:
     """A step may be called run."""
     assert call(store_url, "once", "run", "once", "--", "true")[0] == 0

@@ -23,7 +23,7 @@ LAYERS = (
     ("values", "errors types events _clock _identity _names _wire _version"),
     ("port", "backend url"),
     ("backends", "backends"),
-    ("entry", "config hookspecs _plugins"),
+    ("entry", "config hookspecs _plugins _entry_points"),
     ("core", "lease _contest _keeper marker _waiting process _guard _supervise"),
     ("top", "coordinator steps _leading _following _report _logs cli __main__ aio testing"),
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import coordinate
-from coordinate import _names, _plugins, _wire, config, errors
+from coordinate import _entry_points, _names, _plugins, _wire, config, errors
 from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable, ConfigError, CorruptRecord, PluginError
 from coordinate.types import Claim, Loss, LossReason, MarkerRecord, MarkerState
@@ -115,7 +115,8 @@ def test_contradictions_and_bad_values_are_named() -> None:
 
 def test_unknown_schemes_name_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing plugin of ours says what to install, anything else what there is."""
-    monkeypatch.setattr(_plugins, "_entry_points", lambda _scheme=None: [])
+    monkeypatch.setattr(_entry_points, "every", list)
+    monkeypatch.setattr(_entry_points, "_look", lambda _scheme: None)
     with pytest.raises(PluginError, match="pip install coordinate-filelock"):
         _plugins.backend_class("file")
     with pytest.raises(PluginError, match="memory"):
@@ -129,7 +130,6 @@ class _Entry:
     """An entry point that loads what the test says."""
 
     name = "odd"
-    dist = None
 
     def __init__(self, loaded: object, value: str = "odd_plugin") -> None:
         self.value = value
@@ -171,7 +171,7 @@ class _NoBackend:
 )
 def test_a_bad_plugin_is_one_clear_error(loaded: list[_Entry], words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Broken, silent, foreign or ambiguous; the others stay usable."""
-    monkeypatch.setattr(_plugins, "_entry_points", lambda _scheme=None: loaded)
+    monkeypatch.setattr(_entry_points, "find", lambda _scheme: loaded)
     with pytest.raises(PluginError, match=words):
         _plugins.backend_class("odd")
     assert _plugins.backend_class("memory")
@@ -203,6 +203,9 @@ def test_every_error_can_be_pickled_and_has_one_root() -> None:
         assert str(copy) == "what happened"
     lost = pickle.loads(pickle.dumps(errors.LeaseLost("gone", Loss(LossReason.TAKEN))))  # noqa: S301
     assert lost.loss.reason is LossReason.TAKEN
+    refused = pickle.loads(pickle.dumps(errors.StepRefused("no", 81)))  # noqa: S301
+    declined = pickle.loads(pickle.dumps(errors.StepDeclined("not here", 82, 3.0)))  # noqa: S301
+    assert (refused.exit_code, declined.exit_code, declined.patience) == (81, 82, 3.0)
     codes = {name: getattr(errors, name).exit_code for name in errors.__all__}
     assert codes["BackendUnavailable"] == 69
     assert codes["AcquireTimeout"] == 75

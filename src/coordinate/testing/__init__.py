@@ -17,7 +17,7 @@ must hold, one that is not declared must not be relied on, and no test skips: it
 
 import pytest
 
-for _module in ("kit", "lease_port", "marker_port", "watch_port", "coordinator_contract"):
+for _module in ("kit", "lease_port", "marker_port", "watch_port", "steps_contract", "coordinator_contract"):
     # Without this, assertions in a shipped suite fail with a bare AssertionError and no values.
     pytest.register_assert_rewrite(f"coordinate.testing.{_module}")
 

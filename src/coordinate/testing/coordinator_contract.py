@@ -14,6 +14,7 @@ from coordinate import steps
 from coordinate._supervise import Command
 from coordinate.errors import AcquireTimeout, Interrupted, LeaseLost, StaleToken, StepFailed, WaitTimeout
 from coordinate.testing.kit import eventually
+from coordinate.testing.steps_contract import UnwillingStepsContract
 from coordinate.types import LossReason, MarkerState
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from coordinate.coordinator import Coordinator
 
 
-class CoordinatorContract:
+class CoordinatorContract(UnwillingStepsContract):
     """Subclass with a fixture ``open_coordinator``: returns a new `Coordinator` of the same store at each call."""
 
     ttl = 1.2

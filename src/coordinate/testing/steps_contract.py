@@ -1,0 +1,227 @@
+"""Contract of steps that cannot be done: by nobody, by this member, not in time, or not on top of what is left."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate import steps
+from coordinate._following import Follower
+from coordinate.errors import CommandFailed, StepDeclined, StepFailed, StepRefused, WaitTimeout
+from coordinate.testing.kit import eventually
+from coordinate.types import MarkerState, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinate.coordinator import Coordinator
+    from coordinate.types import MarkerRecord
+
+QUICK = steps.Budget(failures=3, pause=0.05)
+
+
+def one_step(
+    action: Callable[[steps.StepContext], object],
+    revision: str = "r1",
+    *,
+    settled: Callable[[steps.StepContext, MarkerRecord], object] | None = None,
+    timeout: float = math.inf,
+) -> steps.Plan:
+    """Return a plan of a single step."""
+    step = steps.Step("migrate", action, settled=settled, timeout=timeout)
+    return steps.Plan("site", revision, [step], QUICK)
+
+
+def stored(coordinator: Coordinator, revision: str = "r1") -> MarkerRecord:
+    """Return the step's record."""
+    record = coordinator.markers("site").view().find("migrate", revision)
+    assert record is not None
+    return record
+
+
+class UnwillingStepsContract:
+    """Part of `coordinate.testing.CoordinatorContract`; needs its fixtures."""
+
+    def test_a_refused_step_ends_every_member_after_one_attempt(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """No budget is gone through; the code and the reason are known to all, and to those that come at once."""
+        tries: list[int] = []
+
+        def refuse(_: steps.StepContext) -> None:
+            tries.append(1)
+            time.sleep(0.2)
+            message = "half-made"
+            raise StepRefused(message, 81)
+
+        plan = one_step(refuse)
+        with ThreadPoolExecutor(3) as pool:
+            futures = [pool.submit(steps.run, plan, open_coordinator(), timeout=20) for _ in range(3)]
+            errors = [future.exception(timeout=20) for future in futures]
+        for error in errors:
+            assert isinstance(error, StepFailed)
+            assert "half-made" in str(error)
+            assert error.record is not None
+            assert (error.record.exit_code, error.record.attempts) == (81, 1)
+        with pytest.raises(StepFailed, match="refused"):
+            steps.run(plan, open_coordinator(), timeout=20)
+        assert len(tries) == 1
+
+    def test_a_refusal_is_looked_at_again_by_who_starts_after_the_back_off(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """What was wrong may have been put right; no operator has to clear the record."""
+
+        def refuse(_: steps.StepContext) -> None:
+            message = "not yet"
+            raise StepRefused(message)
+
+        impatient = QUICK._replace(backoff=0.01)
+        with pytest.raises(StepFailed):
+            steps.run(one_step(refuse)._replace(budget=impatient), open_coordinator(), timeout=20)
+        time.sleep(0.05)
+        willing = one_step(lambda _: None)._replace(budget=impatient)
+        assert steps.run(willing, open_coordinator(), timeout=20) is steps.Outcome.RAN
+
+    def test_who_declines_waits_for_a_member_that_can(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """It costs the fleet nothing, and the one that declined does not lead this step again."""
+        declined: list[int] = []
+
+        def decline(_: steps.StepContext) -> None:
+            declined.append(1)
+            message = "no key here"
+            raise StepDeclined(message, 81)
+
+        unable, able = one_step(decline), one_step(lambda _: time.sleep(0.2))
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(steps.run, unable, open_coordinator(), timeout=20) for _ in range(2)]
+            eventually(lambda: len(declined) == 2, what="both have declined")
+            assert steps.run(able, open_coordinator(), timeout=20) is steps.Outcome.RAN
+            assert [future.result(timeout=20) for future in waiting] == [steps.Outcome.WAITED] * 2
+        assert len(declined) == 2
+        record = stored(open_coordinator())
+        assert (record.state, record.failures, record.crashes) == (MarkerState.DONE, 0, 0)
+
+    @pytest.mark.parametrize(("patience", "timeout"), [(math.inf, 1.5), (0.5, 20.0), (0.0, 20.0)])
+    def test_who_declined_ends_with_its_reason_when_nobody_can(
+        self, open_coordinator: Callable[[], Coordinator], patience: float, timeout: float
+    ) -> None:
+        """At the end of the wait, after a standstill, or at once, as it said; nothing is held against the step."""
+        tries: list[int] = []
+
+        def decline(_: steps.StepContext) -> None:
+            tries.append(1)
+            message = "no key here"
+            raise StepDeclined(message, 82, patience)
+
+        started = time.monotonic()
+        with pytest.raises(StepDeclined, match="no key here") as declined:
+            steps.run(one_step(decline), open_coordinator(), timeout=timeout)
+        assert declined.value.exit_code == 82
+        assert min(patience, timeout) <= time.monotonic() - started < min(patience, timeout) + 5
+        record = stored(open_coordinator())
+        assert (tries, record.state, record.failures) == ([1], MarkerState.INTERRUPTED, 0)
+
+    def test_patience_does_not_end_while_somebody_is_at_work(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """A step that takes longer than the patience is no standstill."""
+        begun = threading.Event()
+
+        def decline(_: steps.StepContext) -> None:
+            begun.set()
+            message = "no key here"
+            raise StepDeclined(message, 81, 0.6)
+
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(steps.run, one_step(decline), open_coordinator(), timeout=20)
+            assert begun.wait(20)
+            steps.run(one_step(lambda _: time.sleep(2.5)), open_coordinator(), timeout=20)
+            assert waiting.result(timeout=20) is steps.Outcome.WAITED
+
+    def test_an_earlier_attempt_that_does_not_end_is_a_failure_that_all_know(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """Recorded with its code, within the budget; what the earlier attempt noted is not forgotten."""
+
+        def die(work: steps.StepContext) -> None:
+            work.note(session="7")
+            raise KeyboardInterrupt
+
+        def unsettled(_: steps.StepContext, before: MarkerRecord) -> None:
+            message = f"session {before.notes['session']} is still there"
+            raise CommandFailed(message, 83, message)
+
+        with pytest.raises(KeyboardInterrupt):
+            steps.run(one_step(die), open_coordinator(), timeout=20)
+        plan = one_step(lambda _: None, settled=unsettled)
+        with ThreadPoolExecutor(2) as pool:
+            futures = [pool.submit(steps.run, plan, open_coordinator(), timeout=20) for _ in range(2)]
+            errors = [future.exception(timeout=20) for future in futures]
+        assert [type(error) for error in errors] == [StepFailed, StepFailed]
+        record = stored(open_coordinator())
+        assert (record.state, record.exit_code, record.failures) == (MarkerState.FAILED, 83, 3)
+        assert (record.verdict, record.notes["session"]) == (Verdict.SPENT, "7")
+        assert "session 7 is still there" in record.detail
+
+    def test_what_failed_at_another_revision_is_settled_until_a_later_one_is_done(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """Its notes tell the next attempt what is half done; once that has succeeded they are history."""
+        told: list[str] = []
+
+        def fail(work: steps.StepContext) -> None:
+            work.note(half_done="x")
+            message = "no"
+            raise RuntimeError(message)
+
+        def settled(_: steps.StepContext, before: MarkerRecord) -> None:
+            told.append(f"{before.revision} {before.state.value} {before.notes['half_done']}")
+
+        with pytest.raises(StepFailed):
+            steps.run(one_step(fail)._replace(budget=steps.Budget(failures=1)), open_coordinator(), timeout=20)
+        assert steps.run(one_step(lambda _: None, "r2", settled=settled), open_coordinator()) is steps.Outcome.RAN
+        assert told == ["r1 failed x"]
+        assert steps.run(one_step(lambda _: None, "r3", settled=settled), open_coordinator()) is steps.Outcome.RAN
+        assert told == ["r1 failed x"]
+
+    def test_an_attempt_has_a_time_limit_of_its_own(self, coordinator: Coordinator) -> None:
+        """All its commands together; it has failed with its last lines."""
+
+        def slow(work: steps.StepContext) -> None:
+            work.run(["sleep", "0.6"])
+            work.run(["sh", "-c", "echo altering; exec sleep 60"])
+
+        plan = one_step(slow, timeout=1.0)._replace(budget=steps.Budget(failures=1))
+        started = time.monotonic()
+        with pytest.raises(StepFailed, match="altering"):
+            steps.run(plan, coordinator, timeout=20)
+        assert time.monotonic() - started < 10
+        record = stored(coordinator)
+        assert (record.state, record.exit_code) == (MarkerState.FAILED, WaitTimeout.exit_code)
+
+    def test_a_follower_does_not_take_a_failure_within_the_budget_for_the_end(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """It ends when whoever has recorded the failure knew it to be the last one."""
+        follower, tries = open_coordinator(), []
+
+        def work(_: steps.StepContext) -> None:
+            tries.append(1)
+            message = f"failure {len(tries)}"
+            raise RuntimeError(message)
+
+        plan = one_step(work)._replace(budget=steps.Budget(failures=2, pause=1.0))
+        markers = follower.markers("site")
+        with ThreadPoolExecutor(2) as pool:
+            running = pool.submit(steps.run, plan, open_coordinator(), timeout=20)
+            eventually(lambda: any(record.failures == 1 for record in markers.view().records), what="the first failure")
+            record = Follower(markers, "migrate", "r1").wait(follower, 20.0)
+            assert isinstance(running.exception(timeout=20), StepFailed)
+        assert (record.failures, record.verdict) == (2, Verdict.SPENT)
+        # As for a member that starts later than the back-off: somebody may try once more.
+        with pytest.raises(WaitTimeout, match="failure 2"):
+            Follower(markers, "migrate", "r1", backoff=-3600.0).wait(follower, 0.2)
