@@ -34,7 +34,7 @@ from tests.unit.process_helpers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 FAMILY = 4
@@ -97,6 +97,33 @@ def test_the_exit_code_is_passed_through(code: int) -> None:
         assert child.wait(PATIENCE) == code
         assert child.poll() == code
         assert not child.deadline_passed
+
+
+def test_the_exit_code_is_not_lost_when_the_guardian_ends_before_it_hears_our_last_word(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A renewal told in the very moment of the end: the kernel then reports a reset ahead of the guardian's words."""
+    deaf = tmp_path / "deaf_guard.py"
+    deaf.write_text(
+        "import importlib.util, select, sys\n"
+        f"spec = importlib.util.spec_from_file_location('guard', {_guard.__file__!r})\n"
+        "guard = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(guard)\n"
+        "say = guard.Guardian._say\n"
+        "def late(self, line):\n"
+        "    if line.startswith('exited'):\n"
+        f"        open({str(tmp_path / 'over')!r}, 'w').close()\n"
+        "        select.select([self._channel], [], [])\n"
+        "    say(self, line)\n"
+        "guard.Guardian._say = late\n"
+        "guard.main(sys.argv[1:])\n"
+    )
+    monkeypatch.setattr(_guard, "__file__", str(deaf))
+    with guard("sh", "-c", "exit 7") as child:
+        assert eventually((tmp_path / "over").exists)
+        assert child.extend(now() + LONG)
+        assert eventually(lambda: not alive(child._guardian.pid))
+        assert child.wait(PATIENCE) == 7
 
 
 def test_death_by_a_signal_is_a_negative_code() -> None:
@@ -354,6 +381,27 @@ def test_a_guardian_that_sleeps_over_the_deadline_is_replaced(folder: Path) -> N
         assert child.wait(PATIENCE) == -signal.SIGKILL
         assert child.deadline_passed
         assert not any_alive([*pids, guardian])
+
+
+def test_a_replaced_guardian_that_comes_to_does_not_hide_that_the_deadline_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It finds the command killed by us and reports a death by SIGKILL: that is no exit code of the command's own."""
+    real = process_module._end_all
+
+    def end_all_and_wake(find: Callable[[], list[_guard.Process]], limit: float) -> bool:
+        ended = real(find, limit)
+        os.kill(guardian, signal.SIGCONT)
+        os.waitid(os.P_PID, guardian, os.WEXITED | os.WNOWAIT)  # it has said all that it has to say
+        return ended
+
+    with guard("sleep", "60") as child:
+        guardian = guardian_of(child)
+        os.kill(guardian, signal.SIGSTOP)
+        monkeypatch.setattr(process_module, "_end_all", end_all_and_wake)
+        child.extend(now() + 0.1)
+        assert child.wait(PATIENCE) == -signal.SIGKILL
+        assert child.deadline_passed
 
 
 def test_sending_never_blocks_on_a_stopped_guardian() -> None:
