@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from coordinate import Coordinator
     from frappe_bootstrap.bench import Bench
     from frappe_bootstrap.settings import Settings
+
+Seen = TypeVar("Seen")
 
 _REDIS_TIMEOUT = 3.0
 _PAUSE = 0.5
@@ -117,6 +119,29 @@ def wait_for_servers(
             message = f"not available after {settings.wait_timeout:g} s (WAIT_TIMEOUT):\n{reasons}"
             raise BackendUnavailable(message)
         stop.sleep(min(pause, limit - time.monotonic()))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
+def bear_outages(look: Callable[[], Seen], limit: float, stop: Stop, log: Callable[[str], object]) -> Seen:
+    """Return what a look at a server shows, repeating a look that fails; each new reason is logged.
+
+    Raises:
+        BackendUnavailable: none succeeded within ``limit`` seconds (WAIT_TIMEOUT); with the last reason.
+        Interrupted: asked to stop.
+    """
+    ends_at, pause, told = time.monotonic() + limit, _PAUSE, ""
+    while True:
+        stop.check()
+        try:
+            return look()
+        except BackendUnavailable as error:
+            if time.monotonic() >= ends_at:
+                message = f"no look at the site succeeded within {limit:g} s (WAIT_TIMEOUT): {error}"
+                raise BackendUnavailable(message) from error
+            if str(error) != told:
+                told = str(error)
+                log(f"trying again: {told}")
+        stop.sleep(min(pause, ends_at - time.monotonic()))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 

@@ -188,6 +188,27 @@ class UnwillingStepsContract:
         assert steps.run(one_step(lambda _: None, "r3", settled=settled), open_coordinator()) is steps.Outcome.RAN
         assert told == ["r1 failed x"]
 
+    def test_a_reset_forgives_failures_and_forgets_no_note(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """What is half done stays so, whatever an operator clears; the next attempt is told."""
+        told: list[str] = []
+
+        def fail(work: steps.StepContext) -> None:
+            work.note(half_done="x")
+            message = "no"
+            raise StepRefused(message)
+
+        with pytest.raises(StepFailed):
+            steps.run(one_step(fail), open_coordinator(), timeout=20)
+        operator = open_coordinator()
+        assert operator.markers("site").reset("migrate", "r1")
+        record = stored(operator)
+        assert (record.state, record.failures, record.verdict) == (MarkerState.INTERRUPTED, 0, Verdict.OPEN)
+        again = one_step(lambda _: None, settled=lambda _, before: told.append(before.notes["half_done"]))
+        assert steps.run(again, open_coordinator(), timeout=20) is steps.Outcome.RAN
+        assert told == ["x"]
+        assert operator.markers("site").reset("migrate", "r1")
+        assert not operator.markers("site").reset("migrate", "r1")
+
     def test_an_attempt_has_a_time_limit_of_its_own(self, coordinator: Coordinator) -> None:
         """All its commands together; it has failed with its last lines."""
 
