@@ -52,7 +52,7 @@ class RedisBackend(Backend):
     Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
     def __init__(self, server: Topology, namespace: str, census: Census) -> None:
@@ -197,5 +197,9 @@ def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topolog
     # Each is imported only when a URL names it: most programs need one.
     from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
+    if url.scheme.endswith("+cluster"):
+        from coordinate.backends.redis.cluster import Cluster  # noqa: PLC0415
+
+        return Cluster(url, options.read(url, settings), census)
     more = ("db",) if url.scheme == "unix" else ()
     return Standalone(url, options.read(url, settings, *more), census)

@@ -20,6 +20,11 @@ class NotReplicated(Exception):
     """Too few replicas confirmed a write in time; it stands on the primary."""
 
 
+def was_refused(error: Exception) -> bool:
+    """Return whether nobody listened at the address, so that no request can have been executed."""
+    return isinstance(error.__context__, ConnectionRefusedError)
+
+
 _RIGHTS = (
     "the user needs the keys and channels of the namespace and the commands of scripting and pub/sub: "
     "ACL SETUSER <user> ~<namespace>:* &<namespace>:* +@all -@admin -@dangerous +info"
@@ -30,6 +35,9 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.AuthenticationError, "check user name and password in the URL"),
     (driver.NoPermissionError, _RIGHTS),
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
+    (driver.ClusterDownError, "a primary is gone and no replica has taken its place, or the Cluster is not formed"),
+    (driver.TryAgainError, "the keys of this name are moving between servers; they are together again in a moment"),
+    (driver.AskError, "these servers are a Cluster: write redis+cluster:// instead of redis://"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
     (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.TimeoutError, "no answer in time; it may have happened, and asking again is safe"),
@@ -38,6 +46,8 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "check the host name in the URL"),
 )
 _BY_WORD = (
+    ("cluster support disabled", "this server is no Cluster: write redis:// instead of redis+cluster://"),
+    ("non local key", "a slot is moving between servers of the Cluster; asking again is safe"),
     ("FLOOR", "set the clock of the Redis server, or find out why the marker store holds so great a token"),
     ("MISCONF", "the server cannot save to its disk and refuses writes: see its log"),
     (

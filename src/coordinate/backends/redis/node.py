@@ -29,6 +29,15 @@ _PIPELINE = 64
 """Requests written before their replies are read: few enough that neither side's socket buffer fills up."""
 
 
+_ONE_KEY = b"""
+for _ = 2, table.remove(ARGV, 1) do
+  KEYS[#KEYS + 1] = table.remove(ARGV, 1)
+end
+"""
+"""Put in front of a script for a server to which a slot is under way: it refuses a request that *names* several keys
+of which one does not exist. The key that is named brings the request here; the others are of the same slot."""
+
+
 class Known(NamedTuple):
     """What a server said of itself.
 
@@ -60,11 +69,15 @@ class Line:
         self.heard_at = -SILENCE
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
+        self.asking = False
+        """Whether each request asks for a key that is only under way to this server; ends with the conversation."""
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
         """Return a script's reply."""
+        if self.asking:
+            return self.ask(b"EVAL", _ONE_KEY + script.source, b"1", keys[0], b"%d" % len(keys), *keys[1:], *args)
         tail = (b"%d" % len(keys), *keys, *args)
         try:
             return self.ask(b"EVALSHA", script.sha, *tail)
@@ -101,6 +114,11 @@ class Line:
 
     def ask(self, *words: bytes) -> Reply:
         """Return the reply to a plain command."""
+        if self.asking:
+            self._ask_plainly(b"ASKING")
+        return self._ask_plainly(*words)
+
+    def _ask_plainly(self, *words: bytes) -> Reply:
         self.unread += 1
         self.wire.send_packed_command([pack(words)], check_health=False)
         return self._read()
@@ -134,10 +152,12 @@ class Node:
     Args:
         address: where it is.
         greet: asks the server who it is, on a new connection and after a silence.
+        identity: its name in a Cluster, which it keeps when it restarts; empty elsewhere.
     """
 
-    def __init__(self, address: Address, greet: Callable[[Line], Known]) -> None:
+    def __init__(self, address: Address, greet: Callable[[Line], Known], identity: str = "") -> None:
         self.address = address
+        self.identity = identity
         self._greet = greet
         self._spare: list[Line] = []
         self._pid = os.getpid()
@@ -162,6 +182,7 @@ class Node:
 
         Also after an interrupt in the middle: the reply to one request must never answer another.
         """
+        line.asking = False
         if line.unread:
             line.wire.disconnect()
             # A broken connection is rarely the only one: the server restarted or the way to it changed.

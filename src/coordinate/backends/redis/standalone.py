@@ -25,7 +25,7 @@ class Standalone(Topology):
         self._db = self._database()
         address = self._address()
         self._place = f"{address.place}/{self._db}"
-        self._node = Node(address, census.greeter(lambda _: "i"))
+        self._node = Node(address, census.greeter(lambda _: ("i",)))
 
     def _database(self) -> int:
         text = self.url.options.get("db", "") if self.url.scheme == "unix" else self.url.path.strip("/")

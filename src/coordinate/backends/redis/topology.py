@@ -6,6 +6,7 @@ Everything above talks to a `Topology`. Each way to run Redis has a file of its 
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_BATCH = 500
+BATCH = 500
 """Items in one call of a script: it blocks the server while it runs, this many for about 2 ms."""
 _PAGE = 1000
 _HOPS = 5
@@ -41,6 +42,10 @@ class Topology(ABC):
     Every request is executed at most once: a server's refusal is followed to the right server, but what may have
     been executed is not repeated here. An error says that it may or may not have happened.
     """
+
+    patience = math.inf
+    """Seconds after which a waiter looks for itself although its channel is silent. Finite where a server that hangs
+    can be replaced by another one: the channel to it then stays open and silent."""
 
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
@@ -80,13 +85,17 @@ class Topology(ABC):
     def close(self) -> None:
         """Close what is not in use. Idempotent."""
 
+    def detour(self, node: Node, error: Exception) -> Node | None:  # noqa: ARG002 -- only Cluster knows any
+        """Return another server that takes this one request, although the key is not its own yet."""
+        return None
+
     def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
         """Yield one conversation after another, each a list of calls, each the indexes of keys it may hold together.
 
         A single server takes any keys together, so one conversation is enough: it fails as a whole, after one timeout.
         """
         if keys:
-            yield [list(range(start, min(start + _BATCH, len(keys)))) for start in range(0, len(keys), _BATCH)]
+            yield [list(range(start, min(start + BATCH, len(keys)))) for start in range(0, len(keys), BATCH)]
 
     # Talking
 
@@ -97,11 +106,13 @@ class Topology(ABC):
             BackendUnavailable: no usable answer; ``what`` is named in it.
             CorruptRecord: a script found a record that it cannot understand.
         """
+        detour: Node | None = None
         for hop in range(_HOPS):
             node = None
             try:
-                node = self.node(key)
+                node = detour or self.node(key)
                 line = node.take()
+                line.asking = detour is not None
                 try:
                     return talk(line)
                 finally:
@@ -112,6 +123,7 @@ class Topology(ABC):
             except DRIVER_ERRORS as error:
                 if not self.learn(node, error) or hop == _HOPS - 1:
                     raise failure(what, self.url, error) from error
+                detour = self.detour(node, error) if node is not None else None
         raise AssertionError  # pragma: no cover -- the last hop returns or raises
 
     def run(self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
@@ -136,12 +148,29 @@ class Topology(ABC):
             except CoordinateError as error:
                 yield [index for call in calls for index in call], error, None
                 continue
-            for call, answer in zip(calls, answers, strict=True):
-                if isinstance(answer, ResponseError):
-                    self.learn(None, answer)
-                    yield call, failure(what, self.url, answer), known
-                else:
+            for call, request, answer in zip(calls, joined, answers, strict=True):
+                if not isinstance(answer, ResponseError):
                     yield call, cast("list[Reply]", answer), known
+                elif self.learn(None, answer):
+                    yield call, *self._followed(what, script, request, afterwards)
+                else:
+                    yield call, failure(what, self.url, answer), known
+
+    def _followed(
+        self, what: str, script: Script, call: Call, afterwards: Callable[[Line], object] | None
+    ) -> tuple[list[Reply] | CoordinateError, Known | None]:
+        """Follow one call that was refused among others to where its keys are now."""
+
+        def talk(line: Line) -> tuple[list[Reply], Known]:
+            reply = line.run(script, call.keys, call.args)
+            if afterwards is not None:
+                afterwards(line)
+            return cast("list[Reply]", reply), line.known
+
+        try:
+            return self.converse(what, call.keys[0], talk)
+        except CoordinateError as error:
+            return error, None
 
     def _converse_all(
         self, what: str, script: Script, calls: Sequence[Call], afterwards: Callable[[Line], object] | None
