@@ -8,22 +8,24 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coordinate.backends.redis.node import Call
-    from coordinate.types import Owner
+    from coordinate.types import Grant, Owner
 
 
 class Belief:
     """One granted lease.
 
     Args:
+        token: of the grant; one owner may have had another one before.
         owner: who holds it.
         renewal: the call that renews it, put together once.
         incarnation: of the server that confirmed it last.
         until: instant, on the local clock, until which the holder believes in it.
     """
 
-    __slots__ = ("incarnation", "owner", "renewal", "until")
+    __slots__ = ("incarnation", "owner", "renewal", "token", "until")
 
-    def __init__(self, owner: Owner, renewal: Call, incarnation: bytes, until: float) -> None:
+    def __init__(self, token: int, owner: Owner, renewal: Call, incarnation: bytes, until: float) -> None:
+        self.token = token
         self.owner = owner
         self.renewal = renewal
         self.incarnation = incarnation
@@ -49,9 +51,10 @@ class Beliefs:
                     self._by_nonce.pop(key, None)
             self._sweep_at = 2 * len(self._by_nonce) + 64
 
-    def find(self, nonce: str) -> Belief | None:
-        """Return what is noted of a lease, also when its time is over."""
-        return self._by_nonce.get(nonce)
+    def find(self, grant: Grant) -> Belief | None:
+        """Return what is noted of exactly this grant, also when its time is over."""
+        belief = self._by_nonce.get(grant.nonce)
+        return belief if belief is not None and belief.token == grant.token else None
 
     def forget(self, nonce: str) -> None:
         """Forget a lease that has ended."""

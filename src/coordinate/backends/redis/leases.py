@@ -68,7 +68,9 @@ class Leases:
         if isinstance(reply, bytes):
             token, _, granted = reply.partition(b" ")
             grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
-            self._beliefs.note(owner.nonce, Belief(owner, self._renewal(grant), incarnation, sent + grant.ttl))
+            self._beliefs.note(
+                owner.nonce, Belief(grant.token, owner, self._renewal(grant), incarnation, sent + grant.ttl)
+            )
             return Granted(grant)
         return _refusal(name, cast("list[Reply]", reply))
 
@@ -98,7 +100,7 @@ class Leases:
         return answers
 
     def _call(self, grant: Grant) -> Call:
-        belief = self._beliefs.find(grant.nonce)
+        belief = self._beliefs.find(grant)
         return self._renewal(grant) if belief is None else belief.renewal
 
     def _renewal(self, grant: Grant) -> Call:
@@ -127,7 +129,7 @@ class Leases:
         return answers
 
     def _believe(self, grant: Grant, incarnation: bytes, sent: float) -> None:
-        belief = self._beliefs.find(grant.nonce)
+        belief = self._beliefs.find(grant)
         if belief is not None:
             belief.incarnation = incarnation
             belief.until = sent + grant.ttl
@@ -148,7 +150,7 @@ class Leases:
 
     def _assertion(self, grant: Grant) -> Call | None:
         """Return the call that restores a lease; None where that would be wrong: it is lost."""
-        belief = self._beliefs.find(grant.nonce)
+        belief = self._beliefs.find(grant)
         if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
