@@ -103,6 +103,8 @@ def _advice(url: StoreUrl, error: Exception, said: str) -> str:
     for word, advice in _BY_WORD:
         if word in said:
             return advice
+    if isinstance(error, driver.AuthenticationError) and "credential_provider" in url.options:
+        return "the server refused what the credential provider returned"
     encrypted = url.scheme.startswith("rediss")
     if any(word in said for word in _HUNG_UP):
         return _about_hanging_up(encrypted=encrypted, certified="ssl_certfile" in url.options)

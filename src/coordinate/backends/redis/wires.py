@@ -102,7 +102,7 @@ def _dialler(kind: Callable[..., object], options: dict[str, object]) -> Callabl
             # A connection whose greeting failed half-way still has its socket.
             wire.disconnect()
             # A server that knows no AUTH repeats what it did not understand.
-            conceal(error, login.password)
+            conceal(error, login.password or cast("str | None", options.get("password")))
             raise
         return wire
 
