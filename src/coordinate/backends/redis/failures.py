@@ -31,10 +31,12 @@ RIGHTS = (
 )
 """What a user of the server needs: commands inside scripts are checked, too. SELECT besides for other databases."""
 
+_RIGHTS = f"the user lacks a right; it needs: ACL SETUSER <user> {RIGHTS}"
+
 # The first class that fits decides: subclasses come before their bases.
 _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.AuthenticationError, "check user name and password in the URL"),
-    (driver.NoPermissionError, f"the user lacks a right; it needs: ACL SETUSER <user> {RIGHTS}"),
+    (driver.NoPermissionError, _RIGHTS),
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
     (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
@@ -55,6 +57,7 @@ _BY_WORD = (
     ("HANDSHAKE_FAILURE", "it wants a client certificate: add ssl_certfile and ssl_keyfile"),
     ("UNKNOWN_CA", "the server does not trust our certificate: ssl_certfile has to be signed by its tls-ca-cert-file"),
     ("WRONG_VERSION_NUMBER", "this port speaks no TLS: use redis://, or the server's tls-port"),
+    ("user executing the script", _RIGHTS),
     ("max number of clients", "the server is full: raise maxclients, or close other programs' connections"),
     ("DB index is out of range", "the server has fewer databases: take another number in the URL"),
     ("FLOOR", "set the clock of the Redis server, or find out why the marker store holds so great a token"),
