@@ -169,6 +169,7 @@ def _listen(stop: Stop, coordinator: Coordinator | None) -> None:
     """React to TERM and INT, also as process 1, where there is no default reaction."""
 
     def ask_to_stop(signum: int, _frame: object) -> None:
+        """End waits of ours, and of the coordinator's if there is one."""
         stop.set(signum)
         if coordinator is not None:
             coordinator.interrupt(signum)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from coordinate.errors import CommandFailed, StepDeclined, StepRefused
 from coordinate.steps import Plan, Step
-from frappe_bootstrap import config_files, image
+from frappe_bootstrap import config_files, files, image
 from frappe_bootstrap.bench import sessions_of
 from frappe_bootstrap.inspection import Kind, State
 
@@ -139,7 +139,7 @@ class Site:
         if before:
             context.note(previous_apps=" ".join(before))
         context.lease.check()
-        image.write_atomically(path, "\n".join(self._image) + "\n")
+        files.replace(path, "\n".join(self._image) + "\n")
 
     def _healthy(self, context: StepContext) -> State:
         state = self._bench.known_state(context.lease)
@@ -344,7 +344,7 @@ class Site:
         return [self._settings.sites / image.mirror_name(kind, self._settings.revision) for kind in kinds]
 
     def _write_mirror(self, path: Path, token: int) -> None:
-        image.write_atomically(path, f"site {self._settings.site} token {token}\n")
+        files.replace(path, f"site {self._settings.site} token {token}\n")
 
     def _verify_mirrors(self) -> str | None:
         missing = [path.name for path in self._mirrors() if not path.exists()]

@@ -24,7 +24,7 @@ from coordinate.errors import (
     WaitTimeout,
 )
 from coordinate.types import MarkerRecord, MarkerState
-from frappe_bootstrap import config_files, image, settings
+from frappe_bootstrap import config_files, files, image, settings
 from frappe_bootstrap.cli import exit_code
 from frappe_bootstrap.reporting import Redactor, Reporter
 from frappe_bootstrap.waiting import Stop, bear_outages, check_container, ping_redis
@@ -82,6 +82,26 @@ def test_a_config_file_that_is_right_is_not_touched(tmp_path: Path) -> None:
     before = path.stat()
     assert not config_files.merge(path, lock, {"db_port": 3306}, {"default_site": "s1"})
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_is_replaced_as_a_whole_and_a_failure_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode and content stay as they were when the rename does not happen; a new file is readable by all."""
+    path = tmp_path / "apps.txt"
+    files.replace(path, "old")
+    assert path.stat().st_mode & 0o7777 == 0o644
+    path.chmod(0o660)
+    files.replace(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o7777) == ("new", 0o660)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.replace(path, "lost")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("apps.txt", "new")]
 
 
 def test_a_damaged_config_file_is_left_as_it_is(tmp_path: Path) -> None:

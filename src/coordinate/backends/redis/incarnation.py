@@ -24,7 +24,7 @@ from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyEr
 
 from coordinate.backends.redis import scripts
 from coordinate.backends.redis.failures import NotReplicated
-from coordinate.backends.redis.node import Call, Known
+from coordinate.backends.redis.node import Known, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +122,7 @@ class Census:
 
     def _ask(self, line: Line, keys: Sequence[bytes], lag: bytes) -> dict[bytes, _Note | None]:
         words = (self._mode, b"%d" % round(self._longest * 1000), lag, line.node.identity.encode())
-        answers = line.run_all(scripts.GREET, [Call((key,), words) for key in keys])
+        answers = line.run_all(scripts.GREET, [call((key,), *words) for key in keys])
         notes: dict[bytes, _Note | None] = {}
         for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, AskError) and not isinstance(answer, MovedError):

@@ -10,7 +10,7 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated
-from coordinate.backends.redis.wires import number_of, pack
+from coordinate.backends.redis.wires import Words, number_of, pack, request, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,8 +27,6 @@ _SPARE = 16
 """Connections kept open for the next request; more are opened while more threads ask at once."""
 _PIPELINE = 64
 """Requests written before their replies are read: few enough that neither side's socket buffer fills up."""
-
-
 _ONE_KEY = b"""
 for _ = 2, table.remove(ARGV, 1) do
   KEYS[#KEYS + 1] = table.remove(ARGV, 1)
@@ -53,10 +51,29 @@ class Known(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a script."""
+    """One call of a script.
 
-    keys: Sequence[bytes]
-    args: Sequence[bytes] = ()
+    Args:
+        place: one of its keys, which says where they all are.
+        keys: all of them.
+        args: what else the script is told.
+    """
+
+    place: bytes
+    keys: Words
+    args: Words
+
+
+def call(keys: Sequence[bytes], *args: bytes) -> Call:
+    """Return a call of a script with at least one key."""
+    return Call(keys[0], words(*keys), words(*args))
+
+
+def joined(calls: Sequence[Call]) -> Call:
+    """Return one call with the keys and arguments of all."""
+    keys = Words(sum(each.keys.number for each in calls), b"".join([each.keys.data for each in calls]))
+    args = Words(sum(each.args.number for each in calls), b"".join([each.args.data for each in calls]))
+    return Call(calls[0].place, keys, args)
 
 
 class Line:
@@ -70,29 +87,45 @@ class Line:
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
         self.asking = False
-        """Whether each request asks for a key that is only under way to this server; ends with the conversation."""
+        """Whether scripts are asked to use keys that are only under way to this server; until `Node.put`."""
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
         """Return a script's reply."""
-        if self.asking:
-            return self.ask(b"EVAL", _ONE_KEY + script.source, b"1", keys[0], b"%d" % len(keys), *keys[1:], *args)
+        if self.asking and keys:
+            return self._ask_for(script, call(keys, *args))
         tail = (b"%d" % len(keys), *keys, *args)
         try:
             return self.ask(b"EVALSHA", script.sha, *tail)
         except NoScriptError:
             return self.ask(b"EVAL", script.source, *tail)
 
+    def evaluate(self, script: Script, prepared: Call) -> Reply:
+        """Return a script's reply to a prepared call."""
+        if self.asking:
+            return self._ask_for(script, prepared)
+        (answer,) = self.run_all(script, [prepared])
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def _ask_for(self, script: Script, prepared: Call) -> Reply:
+        """Ask for keys that are only under way to this server."""
+        self._exchange(pack((b"ASKING",)))
+        others = Words(prepared.keys.number - 1, prepared.keys.data[len(words(prepared.place).data) :])
+        head = words(b"EVAL", _ONE_KEY + script.source, b"1", prepared.place, b"%d" % prepared.keys.number)
+        return self._exchange(request(head, others, prepared.args))
+
     def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
         """Return the replies to many calls, pipelined; an error in one of them takes its reply's place."""
         answers: list[Reply | ResponseError] = []
         for start in range(0, len(calls), _PIPELINE):
             answers += self._pipelined(script, calls[start : start + _PIPELINE])
-        return [self._again(script, call, answer) for call, answer in zip(calls, answers, strict=True)]
+        return [self._again(script, each, answer) for each, answer in zip(calls, answers, strict=True)]
 
     def _pipelined(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
-        requests = [pack((b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *args)) for keys, args in calls]
+        requests = [_evaluation(b"EVALSHA", script.sha, each) for each in calls]
         self.unread += len(requests)
         self.wire.send_packed_command([b"".join(requests)], check_health=False)
         return [self._reply_or_error() for _ in requests]
@@ -108,19 +141,17 @@ class Line:
         if not isinstance(answer, NoScriptError):
             return answer
         try:
-            return self.run(script, call.keys, call.args)
+            return self._exchange(_evaluation(b"EVAL", script.source, call))
         except ResponseError as error:
             return error
 
-    def ask(self, *words: bytes) -> Reply:
+    def ask(self, *parts: bytes) -> Reply:
         """Return the reply to a plain command."""
-        if self.asking:
-            self._ask_plainly(b"ASKING")
-        return self._ask_plainly(*words)
+        return self._exchange(pack(parts))
 
-    def _ask_plainly(self, *words: bytes) -> Reply:
+    def _exchange(self, packed: bytes) -> Reply:
         self.unread += 1
-        self.wire.send_packed_command([pack(words)], check_health=False)
+        self.wire.send_packed_command([packed], check_health=False)
         return self._read()
 
     def _read(self) -> Reply:
@@ -144,6 +175,10 @@ class Line:
         if not isinstance(confirmed, int) or confirmed < replicas:
             message = f"{confirmed!r} of {replicas} replicas confirmed the write within {timeout:g} s"
             raise NotReplicated(message)
+
+
+def _evaluation(command: bytes, script: bytes, call: Call) -> bytes:
+    return request(words(command, script, b"%d" % call.keys.number), call.keys, call.args)
 
 
 class Node:

@@ -61,7 +61,7 @@ def parse(reply: Reply) -> list[Range]:
     """
     try:
         return sorted(_range(row) for row in cast("list[list[Reply]]", reply))
-    except (TypeError, IndexError, AttributeError) as error:
+    except (TypeError, IndexError, AttributeError, ValueError) as error:
         message = f"CLUSTER SLOTS was answered with {reply!r:.200}"
         raise ValueError(message) from error
 
