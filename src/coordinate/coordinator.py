@@ -17,7 +17,6 @@ from coordinate.backend import StoreSettings
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, Unsupported
 from coordinate.lease import Lease, Limits, Shared
-from coordinate.marker import Markers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from coordinate._supervise import Command, Supervisor
     from coordinate.backend import Backend
     from coordinate.config import Settings
+    from coordinate.marker import Markers
     from coordinate.steps import Outcome
     from coordinate.types import Capability
     from coordinate.url import StoreUrl
@@ -126,6 +126,8 @@ class Coordinator:
 
     def markers(self, scope: str) -> Markers:
         """Return the records of a scope."""
+        from coordinate.marker import Markers  # noqa: PLC0415 -- a lease alone needs none of it
+
         return Markers(self.marker_backend, scope, self.clock, announce=self.backend)
 
     def run_once(self, step: str, revision: str, function: Callable[[], object], *, timeout: float = 3600.0) -> Outcome:

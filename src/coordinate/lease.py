@@ -306,7 +306,14 @@ class Lease:
             self.lose(LossReason.CLOSED, "abandoned")
             self._given_back = True
 
-    # What the keeper tells
+    # What the keeper asks and tells
+
+    @property
+    def look_at(self) -> float:
+        """Return when the keeper has to look at this lease next."""
+        limits = self.limits
+        ends_at = min(self._acquired_at + limits.max_hold, self._touched_at + limits.progress)
+        return min(self.due, self._stop_at, ends_at)
 
     def still(self, grant: Grant) -> bool:
         """Return whether ``grant`` is the present one."""

@@ -18,7 +18,6 @@ The technique is the "delayed restart" of the Redlock discussion, done by itself
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
@@ -120,13 +119,13 @@ def _lag(line: Line) -> int:
 def _spread(line: Line, replicas: int) -> None:
     """Give the replicas a chance to learn the record before the first grant: one of them may be promoted next."""
     try:
-        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
-        line.confirm(replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
+        line.confirm(replicas, _RECORD_PATIENCE)
     except NotReplicated as error:
         log.warning("%s: replicas do not know the present incarnation yet: %s", line.node.address.place, error)
 
 
 def _is_hidden(error: ResponseError) -> bool:
-    # Said about a command within the script; a user who may not run scripts at all gets a NoPermissionError instead.
+    # Redis 6 and 7, and the hosted ones, word it differently when a script may not call INFO.
     said = str(error).lower()
-    return not isinstance(error, NoPermissionError) and ("can't run this command" in said or "unknown" in said)
+    words = ("unknown", "not allowed", "can't run", "permission")
+    return isinstance(error, NoPermissionError) or any(word in said for word in words)

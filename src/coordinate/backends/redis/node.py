@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated
-from coordinate.backends.redis.wires import pack
+from coordinate.backends.redis.wires import number_of, pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SILENCE = 0.25
 """Seconds without a word after which a connection's server is asked anew who it is. No failover and back again is
 faster, and a connection in use would have met the error that a demoted server answers with."""
+_BUSY = 0.005
+"""Seconds after a reply within which a connection is taken for good without another look."""
 _SPARE = 16
 """Connections kept open for the next request; more are opened while more threads ask at once."""
 _PIPELINE = 64
@@ -55,6 +58,8 @@ class Line:
         self.node = node
         self.known = Known()
         self.heard_at = -SILENCE
+        self.readable = select.poll()
+        self.readable.register(number_of(wire), select.POLLIN)
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
@@ -173,7 +178,7 @@ class Node:
                 line = self._spare.pop()
             except IndexError:  # another thread was faster
                 break
-            if _silent(line.wire):
+            if SYSTEM.now() - line.heard_at < _BUSY or _silent(line):
                 return line
             line.wire.disconnect()
         return None
@@ -190,9 +195,10 @@ class Node:
             line.wire.disconnect()
 
 
-def _silent(wire: Wire) -> bool:
+def _silent(line: Line) -> bool:
     """Return whether the peer has neither closed nor said anything unasked."""
     try:
-        return not wire.can_read(timeout=0)
+        # The kernel is asked first: the driver's own question costs several calls and an exception.
+        return not line.readable.poll(0) or not line.wire.can_read(timeout=0)
     except DRIVER_ERRORS:
         return False
