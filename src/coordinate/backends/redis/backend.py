@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coordinate.types import (
         AcquireAnswer,
         Claim,
+        Finding,
         Grant,
         LeaseRecord,
         MarkerRecord,
@@ -83,7 +84,7 @@ class RedisBackend(Backend):
         try:
             info = facts.read(self._server)
         except BackendUnavailable:
-            # Unreachable now, or INFO is forbidden: promise less, and ask again the next time.
+            # Unreachable now: promise less, and ask again the next time.
             return _ALWAYS
         self._capabilities = _ALWAYS
         if facts.durable(info):
@@ -184,9 +185,19 @@ class RedisBackend(Backend):
         self._server.ask("ping", b"PING")
 
     def describe(self) -> dict[str, str]:
-        """Return kind, address, version, role, persistence and eviction policy; the last four need INFO."""
+        """Return kind, address, version, role, persistence, eviction policy; without INFO the latter are unknown."""
         known = {"kind": "redis", "address": str(self._server.url)}
         return known | facts.described(facts.read(self._server))
+
+    def doctor(self) -> list[Finding]:
+        """Return which settings of the servers and of the URL break a promise.
+
+        Raises:
+            BackendUnavailable: a server does not answer.
+        """
+        from coordinate.backends.redis import doctor  # noqa: PLC0415 -- one command needs it
+
+        return doctor.examine(self._server)
 
     def close(self) -> None:
         """Close the connections. Watches are closed by who opened them."""
