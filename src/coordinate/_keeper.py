@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from coordinate._clock import Clock
     from coordinate.backend import Backend
     from coordinate.lease import Lease
-    from coordinate.types import RenewAnswer
 
 log = logging.getLogger("coordinate")
 
@@ -84,7 +83,7 @@ class Keeper:
         try:
             for lease in leases:
                 lease.watch_the_clock(now)
-            due = [lease for lease in leases if lease.due <= now and lease.held]
+            due = [lease for lease in leases if lease.soon_due(now) and lease.held]
             if due:
                 self._renew(due)
                 now = self._clock.now()
@@ -94,10 +93,15 @@ class Keeper:
             self._put_back(leases)
 
     def _take_due(self, now: float) -> list[Lease]:
-        """Return the leases that have to be looked at; they stay known."""
-        leases = []
+        """Return the leases that have to be looked at, and those that soon have to; they stay known.
+
+        Leases that were acquired one after another so come to share their requests.
+        """
+        leases: list[Lease] = []
         with self._changed:
-            while self._agenda and self._agenda[0][0] <= now:
+            if not self._agenda or self._agenda[0][0] > now:
+                return leases
+            while self._agenda and self._agenda[0][0] <= now + LONGEST_NAP:
                 _, turn, lease = heapq.heappop(self._agenda)
                 if self._turns.get(lease) == turn:
                     leases.append(lease)
@@ -119,19 +123,20 @@ class Keeper:
         except CoordinateError as error:
             # A store is not supposed to raise here; the keeper must outlive one that does.
             answers = [Unknown(str(error)) for _ in grants]
+        unknown = []
         for lease, grant, answer in zip(leases, grants, answers, strict=True):
-            if lease.still(grant):
-                self._tell(lease, answer, sent)
-
-    def _tell(self, lease: Lease, answer: RenewAnswer, sent: float) -> None:
-        match answer:
-            case Renewed(ttl=ttl):
-                lease.extend(sent, ttl)
-            case Gone(reason=reason):
-                lease.lose(reason, "the store says so")
-            case Unknown(why=why):
-                log.warning("lease %s not renewed, trying again: %s", lease.name, why)
+            if not lease.still(grant):
+                continue
+            if isinstance(answer, Renewed):
+                lease.extend(sent, answer.ttl)
+            elif isinstance(answer, Gone):
+                lease.lose(answer.reason, "the store says so")
+            else:
                 lease.postpone(sent)
+                unknown.append((lease.name, answer.why))
+        if unknown:
+            # One line for all: a server that is down must not fill the log with every lease's name.
+            log.warning("%d leases not renewed, %s first, trying again: %s", len(unknown), *unknown[0])
 
     def close(self) -> None:
         """Lose what is still held: nothing is renewed any more."""
@@ -139,8 +144,10 @@ class Keeper:
             self._closed = True
             leases = list(self._turns)
             self._changed.notify()
+        if leases:
+            log.warning("closed with %d leases held, %s first: left to expire", len(leases), leases[0].name)
         for lease in leases:
-            lease.lose(LossReason.CLOSED, "coordinator closed")
+            lease.lose(LossReason.CLOSED, "coordinator closed", logging.DEBUG)
 
     def _run(self) -> None:
         pid, idle = os.getpid(), 0

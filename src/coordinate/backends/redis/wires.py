@@ -114,10 +114,26 @@ def _nobody() -> Login:
     return Login(None, None)
 
 
-def pack(words: Sequence[bytes]) -> bytes:
-    """Return a request in the server's protocol."""
-    parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-    return b"*%d\r\n%b" % (len(words), b"".join(parts))
+class Words(NamedTuple):
+    """A part of a request, in the server's protocol; what is sent again and again is put into it once."""
+
+    number: int
+    data: bytes
+
+
+def words(*parts: bytes) -> Words:
+    """Return a part of a request."""
+    return Words(len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
+
+
+def request(*parts: Words) -> bytes:
+    """Return a whole request."""
+    return b"*%d\r\n%b" % (sum(part.number for part in parts), b"".join([part.data for part in parts]))
+
+
+def pack(parts: Sequence[bytes]) -> bytes:
+    """Return a whole request out of single words."""
+    return request(words(*parts))
 
 
 def number_of(wire: Wire) -> int:
