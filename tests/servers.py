@@ -48,7 +48,7 @@ class RedisServer:
         self.folder = folder
         self.address = address
         self.port = address.port
-        self._args = args
+        self.args = args
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -71,7 +71,7 @@ class RedisServer:
         command += ["--requirepass", self.address.password] if self.address.password else []
         with log:
             self._process = subprocess.Popen(
-                [*command, *self._args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                [*command, *self.args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self._wait_until_ready()
 

@@ -6,6 +6,7 @@ Everything above talks to a `Topology`. Each way to run Redis has a file of its 
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -41,6 +42,10 @@ class Topology(ABC):
     Every request is executed at most once: a server's refusal is followed to the right server, but what may have
     been executed is not repeated here. An error says that it may or may not have happened.
     """
+
+    patience = math.inf
+    """Seconds after which a waiter looks for itself although its channel is silent. Finite where a server that hangs
+    can be replaced by another one: the channel to it then stays open and silent."""
 
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
