@@ -58,6 +58,11 @@ class RedisServer:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Return whether there is a process; it may be paused."""
+        return self._process is not None
+
+    @property
     def url(self) -> str:
         """Return the store URL of database 0."""
         secret = f":{self.address.password}@" if self.address.password else ""

@@ -10,7 +10,7 @@ import redis
 
 from coordinate.testing import eventually
 from tests.servers import READY_WITHIN, free_port
-from tests.stacks.replicated import Replicated, replicated
+from tests.stacks.replicated import Replicated, port_of, replicated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +117,7 @@ class SentinelStack:
         """Return the server that most Sentinels name."""
         named = [int(str(sentinel.master()["port"])) for sentinel in self.sentinels]
         port = max(named, key=named.count)
-        return next(server for server in self.servers if _port_of(server) == port)
+        return next(server for server in self.servers if port_of(server) == port)
 
     def kill_primary(self) -> RedisServer:
         """Kill the primary and return it; it can be started again."""
@@ -133,7 +133,7 @@ class SentinelStack:
 
     def wait_for_new_primary(self, old: RedisServer) -> RedisServer:
         """Return the server that all Sentinels name instead of ``old``, once it takes writes."""
-        eventually(lambda: self._agreed() not in {None, _port_of(old)}, within=FAILOVER_WITHIN, what="a failover")
+        eventually(lambda: self._agreed() not in {None, port_of(old)}, within=FAILOVER_WITHIN, what="a failover")
         new = self.primary
         with new.client() as client:
             eventually(lambda: client.role()[0] == b"master", within=FAILOVER_WITHIN, what="the new primary")
@@ -163,12 +163,6 @@ class SentinelStack:
         return self.wait_for_new_primary(old)
 
 
-def _port_of(server: RedisServer) -> int:
-    with contextlib.suppress(ValueError):
-        return int(server.args[server.args.index("--tls-port") + 1])
-    return server.port
-
-
 @contextlib.contextmanager
 def sentinel_stack(folder: Path, look: Look = Look()) -> Iterator[SentinelStack]:  # noqa: B008 -- immutable
     """Yield a settled stack; end it afterwards."""
@@ -178,7 +172,7 @@ def sentinel_stack(folder: Path, look: Look = Look()) -> Iterator[SentinelStack]
         for number in range(3):
             place = folder / f"sentinel-{number}"
             place.mkdir()
-            sentinel = SentinelProcess(place, _port_of(group.primary), look)
+            sentinel = SentinelProcess(place, port_of(group.primary), look)
             stack.callback(sentinel.kill)
             sentinel.start()
             sentinels.append(sentinel)

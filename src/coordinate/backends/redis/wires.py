@@ -26,6 +26,7 @@ class Wire(Protocol):
     """What is used of redis-py's connections."""
 
     pid: int
+    socket_timeout: float | None
     _sock: socket.socket | None
 
     def connect(self) -> None:
