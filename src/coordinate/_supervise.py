@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import threading
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -98,30 +99,31 @@ class Supervisor:
                     os.close(descriptor)
 
     def _start(self, writer: int) -> GuardedChild:
-        command = self._command
-        locks = self._lease.descriptors()
+        command, locks = self._command, self._lease.descriptors()
         stdin = subprocess.DEVNULL if command.capture and command.stdin is None else command.stdin
         output = writer if command.capture else None
+        deadline = self._lease.deadline - self._margin
         try:
-            return self._guarded(command, locks, stdin, output)
+            return GuardedChild(
+                list(command.argv),
+                deadline=deadline,
+                env=command.env,
+                cwd=command.cwd,
+                stdin=stdin,
+                stdout=output,
+                stderr=output,
+                pass_fds=command.pass_fds,
+                hold_fds=locks,
+                unlock_fds=locks,
+            )
         except OSError as error:
             self._lease.check()
+            if isinstance(error, TimeoutError) and self._clock.now() >= deadline:
+                # Renewed meanwhile, but a guardian that is still starting cannot be told. Nobody's failure.
+                message = f"{command.argv[0]} could not be started before the lease's deadline: too slow a machine"
+                raise LeaseLost(message) from error
             message = f"{command.argv[0]} cannot be started: {error.strerror or error}"
             raise CommandFailed(message, CANNOT_START, message) from error
-
-    def _guarded(self, command: Command, locks: tuple[int, ...], stdin: int | None, output: int | None) -> GuardedChild:
-        return GuardedChild(
-            list(command.argv),
-            deadline=self._lease.deadline - self._margin,
-            env=command.env,
-            cwd=command.cwd,
-            stdin=stdin,
-            stdout=output,
-            stderr=output,
-            pass_fds=command.pass_fds,
-            hold_fds=locks,
-            unlock_fds=locks,
-        )
 
     @contextlib.contextmanager
     def _ended(self, child: GuardedChild) -> Iterator[GuardedChild]:
@@ -137,13 +139,17 @@ class Supervisor:
                 raise LeaseLost(message, self._lease.lost) from error
 
     def _attend_renewed(self, child: GuardedChild, reader: int) -> int:
-        def extend(deadline: float) -> bool:
-            return child.extend(deadline - self._margin)
+        telling = threading.Lock()
+
+        def extend(_: float = 0.0) -> None:
+            # Read and told under one lock: of two threads the one that comes last must not tell the older deadline.
+            with telling:
+                child.extend(self._lease.deadline - self._margin)
 
         self._lease.on_renewed(extend)
         try:
             # Between the start and this line a renewal may have gone by.
-            extend(self._lease.deadline)
+            extend()
             return self._attend(child, reader)
         finally:
             self._lease.off_renewed(extend)

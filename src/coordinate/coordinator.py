@@ -17,7 +17,6 @@ from coordinate.backend import StoreSettings
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, Unsupported
 from coordinate.lease import Lease, Limits, Shared
-from coordinate.marker import Markers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from coordinate._supervise import Command, Supervisor
     from coordinate.backend import Backend
     from coordinate.config import Settings
+    from coordinate.marker import Markers
     from coordinate.steps import Outcome
     from coordinate.types import Capability
     from coordinate.url import StoreUrl
@@ -84,6 +84,7 @@ class Coordinator:
         self.marker_backend = self._open(settings.markers_url) if settings.markers_url else self.backend
         self.hub = Hub(clock)
         self._keeper = Keeper(self.backend, clock)
+        self._shared = Shared(self.backend, clock, self.hub, self._keeper, settings.holder)
         self._pid = os.getpid()
 
     def _open(self, url: StoreUrl) -> Backend:
@@ -121,11 +122,12 @@ class Coordinator:
         if timing.ttl > MAX_TTL:
             message = f"ttl ({timing.ttl:g} s) must not be above the namespace's max_ttl ({MAX_TTL:g} s)"
             raise ConfigError(message)
-        shared = Shared(self.backend, self.clock, self.hub, self._keeper, self.settings.holder)
-        return Lease(shared, check_name(name, "lease name"), timing, Limits(max_hold, progress))
+        return Lease(self._shared, check_name(name, "lease name"), timing, Limits(max_hold, progress))
 
     def markers(self, scope: str) -> Markers:
         """Return the records of a scope."""
+        from coordinate.marker import Markers  # noqa: PLC0415 -- a lease alone needs none of it
+
         return Markers(self.marker_backend, scope, self.clock, announce=self.backend)
 
     def run_once(self, step: str, revision: str, function: Callable[[], object], *, timeout: float = 3600.0) -> Outcome:

@@ -222,6 +222,8 @@ class GuardedChild:
             if self._guardian_ended(patience):
                 return self._conclude(now() + _ANSWER)
             if now() >= self._deadline + _OVERDUE:
+                # It is we who kill now: a guardian that comes to reports our SIGKILL as the command's own end.
+                self.deadline_passed |= self._exited is None
                 return self._replace_guardian(_ANSWER)
             return None
 
@@ -279,6 +281,8 @@ class GuardedChild:
                 line = self._socket.recv(_guard.PACKET)
             except BlockingIOError:
                 return
+            except ConnectionResetError:  # it ended without hearing our last word; its own are still to be read
+                continue
             except OSError:
                 line = b""
             self._end_of_file = not line

