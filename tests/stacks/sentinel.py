@@ -155,12 +155,12 @@ class SentinelStack:
         group.primary = self.primary
         group.wait_until_replicated(FAILOVER_WITHIN)
 
-    def failover(self) -> RedisServer:
-        """Have the Sentinels replace a healthy primary; return the new one."""
-        old = self.primary
-        with self.sentinels[0].client() as client:
-            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
-        return self.wait_for_new_primary(old)
+    def follow(self) -> None:
+        """Make all other servers replicas of the primary at once."""
+        group = Replicated(self.servers)
+        group.primary = self.primary
+        for server in group.replicas:
+            group.follow(server)
 
 
 @contextlib.contextmanager
