@@ -40,6 +40,10 @@ _ALWAYS = frozenset(
 )
 
 
+_SENTINEL = ("redis+sentinel", "rediss+sentinel", "sentinel")
+"""The last one is how Celery's users write it."""
+
+
 class RedisBackend(Backend):
     """Redis servers, for leases, markers or both.
 
@@ -53,7 +57,7 @@ class RedisBackend(Backend):
     Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL)
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
     def __init__(self, server: Topology, namespace: str, census: Census) -> None:
@@ -206,6 +210,10 @@ class RedisBackend(Backend):
 
 def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topology:
     # Each is imported only when a URL names it: most programs need one.
+    if url.scheme in _SENTINEL:
+        from coordinate.backends.redis import sentinel  # noqa: PLC0415
+
+        return sentinel.Sentinel(url, options.read(url, settings, *sentinel.OPTIONS), census)
     from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
     more = ("db",) if url.scheme == "unix" else ()
