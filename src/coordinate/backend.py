@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         AcquireAnswer,
         Capability,
         Claim,
+        Finding,
         Grant,
         LeaseRecord,
         MarkerRecord,
@@ -213,6 +214,16 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return facts about the store for people: kind, address without password, version."""
+
+    def doctor(self) -> list[Finding]:
+        """Return which settings of the store, as configured, break a promise, for ``coordinate doctor``.
+
+        A store without settings of that kind needs none of its own.
+
+        Raises:
+            BackendUnavailable: the store does not answer.
+        """
+        return []
 
     def descriptors(self, grant: Grant) -> tuple[int, ...]:  # noqa: ARG002 -- most stores have none
         """Return open descriptors that are the lease itself, to be held by the guardian of a child, too."""
