@@ -105,10 +105,6 @@ class Cluster(Topology):
         """
         return tuple(tag_in(slot) for slot in self._map.edges(node.identity)) if self._map is not None else ()
 
-    def tag_of(self, node: Node) -> str:
-        """Return a hash tag in the lowest slot of a node."""
-        return self.tags_of(node)[0]
-
     def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
         """Yield one conversation for each server, of calls that each take keys of one slot."""
         find: Callable[[int], Range | None]

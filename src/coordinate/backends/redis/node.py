@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 SILENCE = 0.25
 """Seconds without a word after which a connection's server is asked anew who it is. No failover and back again is
 faster, and a connection in use would have met the error that a demoted server answers with."""
-_BUSY = 0.005
-"""Seconds after a reply within which a connection is taken for good without another look."""
 _SPARE = 16
 """Connections kept open for the next request; more are opened while more threads ask at once."""
 _PIPELINE = 64
@@ -234,7 +232,7 @@ class Node:
                 line = self._spare.pop()
             except IndexError:  # another thread was faster
                 break
-            if SYSTEM.now() - line.heard_at < _BUSY or _silent(line):
+            if _silent(line):
                 return line
             line.wire.disconnect()
         return None

@@ -11,7 +11,7 @@ import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated, failure
 from coordinate.backends.redis.node import joined
@@ -73,9 +73,9 @@ class Topology(ABC):
             redis.RedisError, OSError: nobody could say.
         """
 
-    @abstractmethod
-    def tag_of(self, node: Node) -> str:
-        """Return a hash tag whose keys live on this node."""
+    def tags_of(self, node: Node) -> Sequence[str]:  # noqa: ARG002 -- outside a Cluster any tag will do
+        """Return the hash tags of the records about a node, whose keys live on it and reach its successor."""
+        return ("i",)
 
     @abstractmethod
     def learn(self, node: Node | None, error: Exception) -> bool:
@@ -177,6 +177,9 @@ class Topology(ABC):
     ) -> tuple[list[Reply | ResponseError], Known]:
         def talk(line: Line) -> tuple[list[Reply | ResponseError], Known]:
             answers = line.run_all(script, calls)
+            if all(isinstance(answer, ReadOnlyError) for answer in answers):
+                # None of it was executed: it may go to the server's successor as a whole.
+                raise cast(ReadOnlyError, answers[0])
             if afterwards is not None:
                 afterwards(line)
             return answers, line.known
