@@ -240,7 +240,7 @@ def opened_as(server: RedisServer, user: str, password: str) -> RedisBackend:
 
 def test_a_waiter_gets_the_lease_when_the_quarantine_ends(server: RedisServer, admin: redis.Redis) -> None:
     """Not before; and a wait that ends earlier says why it got nothing."""
-    with connect(server.url, namespace="q", ttl=1.0) as old, connect(server.url, namespace="q", ttl=1.0) as new:
+    with connect(server.url, namespace="q", ttl=3.0) as old, connect(server.url, namespace="q", ttl=3.0) as new:
         old.lease("job").acquire()
         old.close()
         promote(admin, "job")
@@ -248,18 +248,18 @@ def test_a_waiter_gets_the_lease_when_the_quarantine_ends(server: RedisServer, a
         with pytest.raises(AcquireTimeout, match="quarantine"):
             new.lease("job").acquire(timeout=0.2)
         assert not new.lease("job").try_acquire()
-        new.lease("job").acquire(timeout=20)
-        assert time.monotonic() - started > 1.0 + LAG - 0.3
+        new.lease("job").acquire(timeout=60)
+        assert time.monotonic() - started > 3.0 + LAG - 0.3
 
 
 def test_a_held_lease_lives_through_a_failover(server: RedisServer, admin: redis.Redis) -> None:
     """The keeper restores it unasked; its token stays."""
-    with connect(server.url, namespace="q", ttl=3.0) as coordinator:
+    with connect(server.url, namespace="q", ttl=9.0) as coordinator:
         lease = coordinator.lease("job")
         lease.acquire()
         token = lease.token
         promote(admin, "job")
-        eventually(lambda: admin.exists("q:{l:job}:lease"), within=2.5, what="the restored lease")
+        eventually(lambda: admin.exists("q:{l:job}:lease"), what="the restored lease")
         lease.check()
         assert lease.token == token
         assert lease.release()
