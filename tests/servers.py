@@ -64,7 +64,7 @@ class RedisServer:
         self.folder = folder
         self.address = address
         self.port = address.port
-        self._args = args
+        self.args = args
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -72,6 +72,11 @@ class RedisServer:
         """Return the pid of the running process."""
         assert self._process is not None, "the server is not running"
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Return whether there is a process; it may be paused."""
+        return self._process is not None
 
     @property
     def url(self) -> str:
@@ -87,7 +92,7 @@ class RedisServer:
         command += ["--requirepass", self.address.password] if self.address.password else []
         with log:
             self._process = subprocess.Popen(
-                [*command, *self._args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                [*command, *self.args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self._wait_until_ready()
 

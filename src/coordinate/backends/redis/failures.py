@@ -20,6 +20,15 @@ class NotReplicated(Exception):
     """Too few replicas confirmed a write in time; it stands on the primary."""
 
 
+class NoPrimary(driver.ConnectionError):
+    """Nobody named a server that is a primary; the message says who said what."""
+
+
+def was_refused(error: Exception) -> bool:
+    """Return whether nobody listened at the address, so that no request can have been executed."""
+    return isinstance(error.__context__, ConnectionRefusedError)
+
+
 class NoCredentials(driver.RedisError):
     """The credential provider failed; nothing was sent."""
 
@@ -35,6 +44,7 @@ _RIGHTS = f"the user lacks a right; it needs: ACL SETUSER <user> {RIGHTS}"
 
 # The first class that fits decides: subclasses come before their bases.
 _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
+    (NoPrimary, "check the Sentinels and the service name in the URL; during a failover it takes some seconds"),
     (driver.AuthenticationError, "check user name and password in the URL"),
     (driver.NoPermissionError, _RIGHTS),
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),

@@ -6,11 +6,12 @@ Everything above talks to a `Topology`. Each way to run Redis has a file of its 
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated, failure
 from coordinate.backends.redis.node import joined
@@ -41,6 +42,10 @@ class Topology(ABC):
     Every request is executed at most once: a server's refusal is followed to the right server, but what may have
     been executed is not repeated here. An error says that it may or may not have happened.
     """
+
+    patience = math.inf
+    """Seconds after which a waiter looks for itself although its channel is silent. Finite where a server that hangs
+    can be replaced by another one: the channel to it then stays open and silent."""
 
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
@@ -148,6 +153,9 @@ class Topology(ABC):
     ) -> tuple[list[Reply | ResponseError], Known]:
         def talk(line: Line) -> tuple[list[Reply | ResponseError], Known]:
             answers = line.run_all(script, calls)
+            if all(isinstance(answer, ReadOnlyError) for answer in answers):
+                # None of it was executed: it may go to the server's successor as a whole.
+                raise cast(ReadOnlyError, answers[0])
             if afterwards is not None:
                 afterwards(line)
             return answers, line.known
