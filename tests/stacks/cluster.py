@@ -100,6 +100,32 @@ class Cluster:
 
     # What can happen
 
+    @contextlib.contextmanager
+    def joined_by(self, folder: Path) -> Iterator[RedisServer]:
+        """Yield one more server, a primary without slots; give its slots back and forget it afterwards."""
+        bus = free_port()
+        with redis_server(folder, *SETTINGS, "--cluster-port", str(bus)) as server:
+            with self.alive[0].client() as client:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port, bus)
+            self.servers.append(server)
+            self.wait_ok()
+            try:
+                yield server
+            finally:
+                mine = [each for each in self.slots() if each.port == server.port]
+                for slot in (slot for each in mine for slot in range(each.first, each.last + 1)):
+                    self.move(slot, self.another(server))
+                self._forget(server)
+
+    def _forget(self, server: RedisServer) -> None:
+        name = self.identity(server)
+        server.kill()
+        self.servers.remove(server)
+        for other in self.servers:
+            with other.client() as client:
+                client.execute_command("CLUSTER", "FORGET", name)
+        self.wait_ok()
+
     def kill_owner(self, key: str) -> RedisServer:
         """Kill the primary that has a key, as a crash would; return it."""
         server = self.owner(key)

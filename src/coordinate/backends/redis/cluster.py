@@ -106,7 +106,7 @@ class Cluster(Topology):
         return tuple(tag_in(slot) for slot in self._map.edges(node.identity)) if self._map is not None else ()
 
     def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
-        """Yield one conversation for each server, of calls that each take keys of one slot."""
+        """Yield one conversation for each server, of calls that each take keys of one slot; the troubled last."""
         find: Callable[[int], Range | None]
         try:
             find = self._slots().find
@@ -116,12 +116,15 @@ class Cluster(Topology):
         by_slot: dict[int, list[int]] = {}
         for index, key in enumerate(keys):
             by_slot.setdefault(slot_of(key), []).append(index)
-        by_server: dict[str, list[list[int]]] = {}
+        by_server: dict[Host | None, list[list[int]]] = {}
         for slot, indexes in by_slot.items():
             owner = find(slot)
-            calls = by_server.setdefault(owner.identity if owner is not None else "", [])
+            calls = by_server.setdefault(Host(owner.host, owner.port) if owner is not None else None, [])
             calls += [indexes[start : start + BATCH] for start in range(0, len(indexes), BATCH)]
-        yield from by_server.values()
+        # Who has failed comes last: if it hangs, the others' leases are renewed by then.
+        ranks = {host: rank for rank, host in enumerate(self._sources)}
+        for host in sorted(by_server, key=lambda host: ranks.get(host, len(ranks)) if host else len(ranks)):
+            yield by_server[host]
 
     # Learning
 
