@@ -121,6 +121,8 @@ def _advice(url: StoreUrl, error: Exception, said: str) -> str:
             return advice
     if isinstance(error, driver.AuthenticationError) and "credential_provider" in url.options:
         return "the server refused what the credential provider returned"
+    if "cluster" in url.scheme and isinstance(error, driver.MovedError | driver.AskError):
+        return "the slots of the Redis Cluster are moving; asking again is safe"
     encrypted = url.scheme.startswith("rediss")
     if any(word in said for word in _HUNG_UP):
         return _about_hanging_up(encrypted=encrypted, certified="ssl_certfile" in url.options)
