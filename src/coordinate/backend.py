@@ -45,7 +45,8 @@ class StoreSettings(NamedTuple):
     timeout: float = 2.0
     """Seconds after which an operation must have answered or raised."""
     max_ttl: float = 300.0
-    """No lease of this namespace is longer, in seconds."""
+    """No lease of this namespace is longer, in seconds. The core refuses longer ones before a store is asked; a store
+    needs it where it has to wait out leases that it has forgotten."""
     clock: Clock = SYSTEM
 
 
@@ -56,7 +57,10 @@ class Watch(ABC):
     """
 
     poll_interval: float
-    """A waiter looks for itself after at most this many seconds, whatever the channel says; may be ``inf``."""
+    """A waiter looks for itself after at most this many seconds, whatever the channel says; may be ``inf``.
+
+    It may change at any time: the core reads it again before each sleep.
+    """
 
     @abstractmethod
     def fileno(self) -> int:
@@ -64,11 +68,19 @@ class Watch(ABC):
 
     @abstractmethod
     def add(self, topic: Topic) -> None:
-        """Watch a topic. A change after this call returned is reported; one before it need not be."""
+        """Watch a topic. A change after this call returned is reported; one before it need not be.
+
+        Raises:
+            BackendUnavailable: the channel is broken; the core closes it and opens another.
+        """
 
     @abstractmethod
     def remove(self, topic: Topic) -> None:
-        """Stop watching a topic. An unknown one is ignored."""
+        """Stop watching a topic. An unknown one is ignored.
+
+        Raises:
+            BackendUnavailable: the channel is broken; the core closes it and opens another.
+        """
 
     @abstractmethod
     def drain(self) -> frozenset[Topic]:
@@ -115,13 +127,17 @@ class Backend(ABC):
 
     @abstractmethod
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None, unled: bool = False
     ) -> AcquireAnswer:
         """Grant the lease if nobody holds it, with a token above ``floor`` and above all earlier ones of the name.
 
-        Idempotent per owner nonce: the present owner gets its grant again, with the same token. With ``queue``,
+        Idempotent per owner nonce: the present owner gets its grant again, with the same token and the ttl that it
+        was first granted, which begins anew; the ``ttl`` of a repeated call counts for nothing. With ``queue``,
         a `Held` or `Quarantined` answer also enters this owner into the line of waiters: when its turn comes, that
         watch reports ``Topic("lease", name, owner.nonce)``. It stays there until granted or `withdraw`.
+
+        ``unled`` says that another store, in which every leader registers before its first effect, knows of none: a
+        store that lost its memory need not make such an owner wait (`Quarantined`); others ignore it.
         """
 
     @abstractmethod

@@ -217,7 +217,10 @@ class Lease:
             self._call_back(loss)
 
     def on_renewed(self, callback: Callable[[float], object]) -> None:
-        """Call ``callback(deadline)`` after each renewal, from the keeper's thread: it must not block."""
+        """Call ``callback(deadline)`` after each renewal, from the keeper's thread: it must not block.
+
+        An error that it raises is logged, and the lease goes on.
+        """
         with self._lock:
             self._renewal_callbacks += (callback,)
 
@@ -278,10 +281,11 @@ class Lease:
         self._ended = self._given_back = False
         self.due = math.inf
 
-    def ask(self, owner: Owner, floor: int, queue: Watch | None) -> AcquireAnswer:
+    def ask(self, owner: Owner, floor: int, queue: Watch | None, *, unled: bool = False) -> AcquireAnswer:
         """Ask the store once, and take what it grants."""
         sent = self.shared.clock.now()
-        answer = self.shared.backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue)
+        backend = self.shared.backend
+        answer = backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue, unled=unled)
         if isinstance(answer, Granted):
             self._take(answer.grant, sent)
         return answer
@@ -355,7 +359,11 @@ class Lease:
             self._set_times(sent, min(ttl, self.timing.ttl))
             deadline, callbacks = self._deadline, self._renewal_callbacks
         for callback in callbacks:
-            callback(deadline)
+            try:
+                callback(deadline)
+            except Exception:
+                # The others, and the leases that are renewed with this one, go on.
+                log.exception("a callback of lease %s after its renewal failed", self.name)
 
     def postpone(self, sent: float) -> None:
         """Note that a renewal had no usable answer; it is tried again soon."""

@@ -96,12 +96,12 @@ def test_a_floor_more_than_a_day_ahead_is_refused(backend: RedisBackend) -> None
 
 
 def test_a_thousand_leases_are_renewed_in_two_requests(backend: RedisBackend, admin: redis.Redis) -> None:
-    """Five hundred in each, and a greeting if the connection was silent; the answers keep their order."""
+    """Five hundred in each, and a greeting before each if the connection was silent; the answers keep their order."""
     grants = [granted(backend, f"many/{number}") for number in range(1000)]
     backend.release(grants[700])
     admin.config_resetstat()
     answers = backend.renew(grants)
-    assert evaluations(admin) in {2, 3}
+    assert 2 <= evaluations(admin) <= 4
     assert [number for number, answer in enumerate(answers) if not isinstance(answer, Renewed)] == [700]
 
 

@@ -178,7 +178,14 @@ class MemoryBackend(Backend):
         return self._store_id
 
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self,
+        name: str,
+        owner: Owner,
+        ttl: float,
+        *,
+        floor: int = 0,
+        queue: Watch | None = None,
+        unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
         """Grant, or say who holds it."""
         store = self._store
@@ -190,7 +197,7 @@ class MemoryBackend(Backend):
                 grant = Grant(name, store.tokens[name], owner.nonce, ttl)
                 lease = store.leases[name] = _Lease(grant, owner, now + ttl)
             if lease.owner.nonce == owner.nonce:
-                lease.expires = now + ttl
+                lease.expires = now + lease.grant.ttl
                 store.queues[name].pop(owner.nonce, None)
                 return Granted(lease.grant)
             if isinstance(queue, MemoryWatch):

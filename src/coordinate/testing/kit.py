@@ -6,10 +6,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import pytest
 
 from coordinate._clock import SYSTEM, Clock
 from coordinate.backend import Backend, StoreSettings
+from coordinate.types import MarkerRecord, MarkerState
 from coordinate.url import parse
 
 if TYPE_CHECKING:
@@ -47,6 +49,14 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += seconds
+
+
+def record(
+    step: str = "migrate", state: MarkerState = MarkerState.DONE, *, token: int, **fields: object
+) -> MarkerRecord:
+    """Return a record of revision ``r1`` with some fields changed."""
+    base = MarkerRecord(step, "r1", state, token, started=1.5, finished=2.5, attempts=1)
+    return msgspec.structs.replace(base, **fields)
 
 
 @contextlib.contextmanager

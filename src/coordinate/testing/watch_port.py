@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate._identity import mint
+from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
-from coordinate.types import Capability, Claim, Granted, Held, MarkerRecord, MarkerState, Topic
+from coordinate.types import Capability, Claim, Granted, Held, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +113,7 @@ class WatchPortContract:
         watch.add(topic)
         backend.claim("site", Claim(7, mint()))
         assert woken(watch, topic)
-        backend.put_marker("site", MarkerRecord("migrate", "r1", MarkerState.DONE, 7), 7)
+        backend.put_marker("site", record(token=7), 7)
         assert woken(watch, topic)
         backend.delete_marker("site", "migrate", "r1")
         assert woken(watch, topic)

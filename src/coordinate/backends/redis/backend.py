@@ -10,7 +10,7 @@ from coordinate.backend import Backend, StoreSettings, Watch
 from coordinate.backends.redis import facts, options
 from coordinate.backends.redis.incarnation import Census
 from coordinate.backends.redis.keys import Keys
-from coordinate.backends.redis.leases import Leases
+from coordinate.backends.redis.leases import Asking, Leases
 from coordinate.backends.redis.markers import Markers
 from coordinate.backends.redis.watch import RedisWatch
 from coordinate.errors import BackendUnavailable
@@ -106,7 +106,7 @@ class RedisBackend(Backend):
         return f"redis:{self._server.place}/{self._namespace}"
 
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None, unled: bool = False
     ) -> AcquireAnswer:
         """Grant, or say who holds it, or that the server lost its memory and others may still believe.
 
@@ -115,7 +115,7 @@ class RedisBackend(Backend):
             CorruptRecord: what is stored about the lease cannot be read.
         """
         channel = queue.channel(name) if isinstance(queue, RedisWatch) else b""
-        return self._leases.acquire(name, owner, ttl, floor, channel)
+        return self._leases.acquire(name, owner, ttl, Asking(floor, channel, unled))
 
     def withdraw(self, name: str, owner: Owner) -> None:
         """Leave the line of waiters, or hand on the turn that was given to this owner."""

@@ -70,13 +70,15 @@ def joined(calls: Sequence[Call]) -> Call:
 class Line:
     """One open connection, used by one thread at a time."""
 
-    def __init__(self, wire: Wire, node: Node) -> None:
+    def __init__(self, wire: Wire, node: Node, opened_in: int) -> None:
         self.wire = wire
         self.node = node
+        self.opened_in = opened_in
         self.known = Known()
         self.heard_at = -SILENCE
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
+        self.doubted = False
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
@@ -128,8 +130,10 @@ class Line:
     def _read(self) -> Reply:
         try:
             reply = self.wire.read_response()
-        except ResponseError:
+        except ResponseError as error:
             self.unread -= 1
+            # A refusal may mean that the server is not what it was: it is asked again before the next use.
+            self.doubted = self.doubted or not isinstance(error, NoScriptError)
             raise
         self.unread -= 1
         return reply
@@ -163,6 +167,8 @@ class Node:
     def __init__(self, address: Address, greet: Callable[[Line], Known]) -> None:
         self.address = address
         self._greet = greet
+        self._era = 0
+        """Connections opened in an earlier one are not kept."""
         self._spare: list[Line] = []
         self._pid = os.getpid()
 
@@ -172,7 +178,7 @@ class Node:
             # A forked child shares its parent's sockets: it must not write a byte to them.
             self._pid = os.getpid()
             self.close()
-        line = self._find_spare() or Line(self.address.connect(), self)
+        line = self._find_spare() or Line(self.address.connect(), self, self._era)
         if SYSTEM.now() - line.heard_at > SILENCE:
             try:
                 self.ask_who(line)
@@ -190,8 +196,9 @@ class Node:
             line.wire.disconnect()
             # A broken connection is rarely the only one: the server restarted or the way to it changed.
             self.close()
-        elif len(self._spare) < _SPARE:
-            line.heard_at = SYSTEM.now()
+        elif len(self._spare) < _SPARE and line.opened_in == self._era:
+            line.heard_at = -SILENCE if line.doubted else SYSTEM.now()
+            line.doubted = False
             self._spare.append(line)
         else:
             line.wire.disconnect()
@@ -214,6 +221,7 @@ class Node:
 
     def close(self) -> None:
         """Close what is not in use; what is, is closed by its last user. Idempotent."""
+        self._era += 1
         spare, self._spare = self._spare, []
         for line in spare:
             line.wire.disconnect()
