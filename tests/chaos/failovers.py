@@ -183,7 +183,7 @@ def main(folder: Path, seed: int, failovers: int) -> None:
         try:
             for _ in range(failovers):
                 # Longer and shorter than a quarantine: some failovers come in the middle of the one before.
-                time.sleep(chance.uniform(0.2, 6.0))
+                time.sleep(chance.uniform(0.2, 5.0))
                 run.fail_over()
             time.sleep(2 * TTL + 2)
         finally:

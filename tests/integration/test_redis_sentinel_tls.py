@@ -35,7 +35,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def stack(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelStack]:
     """A stack in which clients, replicas and Sentinels talk TLS only; plain ports are the tests' own back door."""
-    pair = authority.issue("server", "IP:127.0.0.1")
+    pair = authority.issue("server", "IP:127.0.0.1", "DNS:localhost")
     files = {"tls-cert-file": pair.cert, "tls-key-file": pair.key, "tls-ca-cert-file": authority.pair.cert}
     common = {**files, "tls-replication": "yes", "tls-auth-clients": "no"}
     rights = RIGHTS.replace("<namespace>", "coordinate").split()
