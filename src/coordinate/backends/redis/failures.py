@@ -48,6 +48,7 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.AuthenticationError, "check user name and password in the URL"),
     (driver.NoPermissionError, _RIGHTS),
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
+    (driver.TryAgainError, "the keys of this name are moving between servers; they are together again in a moment"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
     (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.MovedError, "this server is a node of a Redis Cluster: use redis+cluster://"),
@@ -60,6 +61,8 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "check the host name in the URL"),
 )
 _BY_WORD = (
+    ("cluster support disabled", "this server is no Cluster: write redis:// instead of redis+cluster://"),
+    ("non local key", "a slot is moving between servers of the Cluster; asking again is safe"),
     ("Hostname mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
     ("IP address mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted: name its authority with ssl_ca_certs"),

@@ -19,19 +19,20 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from coordinate.backends.redis import scripts
 from coordinate.backends.redis.failures import NotReplicated
-from coordinate.backends.redis.node import Known
+from coordinate.backends.redis.node import Known, call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from coordinate.backends.redis.keys import Keys
     from coordinate.backends.redis.node import Line, Node
+    from coordinate.backends.redis.wires import Reply
 
 log = logging.getLogger("coordinate")
 
@@ -39,6 +40,15 @@ DEFAULT_LAG = 10
 """Seconds for which an isolated primary accepts writes by default (``min-replicas-max-lag``)."""
 _RECORD_PATIENCE = 1.0
 _OFF = b"off"
+
+
+class _Note(NamedTuple):
+    """What one record says: `Known`, and whether this was news."""
+
+    incarnation: bytes
+    until: bytes
+    replicas: int
+    written: int
 
 
 class Census:
@@ -68,22 +78,19 @@ class Census:
         self._longest = ttl
         return True
 
-    def greeter(self, tag_of: Callable[[Node], str]) -> Callable[[Line], Known]:
-        """Return what asks the server of a connection; ``tag_of`` says which keys live there."""
+    def greeter(self, tags_of: Callable[[Node], Sequence[str]]) -> Callable[[Line], Known]:
+        """Return what asks the server of a connection; ``tags_of`` says where the records about it are."""
 
         def greet(line: Line) -> Known:
-            return self._greet(line, tag_of(line.node))
+            return self._greet(line, tags_of(line.node))
 
         return greet
 
-    def _greet(self, line: Line, tag: str) -> Known:
+    def _greet(self, line: Line, tags: Sequence[str]) -> Known:
         if self.hidden:
             return Known()
-        key = self._keys.incarnation(tag)
         try:
-            answer = self._ask(line, key, b"")
-            if answer == b"LAG":
-                answer = self._ask(line, key, b"%d" % _lag(line))
+            notes = self._look(line, [self._keys.incarnation(tag) for tag in tags])
         except ReadOnlyError:
             raise
         except ResponseError as error:
@@ -96,16 +103,40 @@ class Census:
                 error,
             )
             return Known()
-        incarnation, until, replicas, written = cast("tuple[bytes, bytes, int, int]", answer)
-        if written and replicas:
-            _spread(line, replicas)
-        known = Known(incarnation, int(until), replicas)
+        known = Known(notes[0].incarnation, max(int(note.until) for note in notes), notes[0].replicas)
+        written = any(note.written for note in notes)
+        if written and known.replicas:
+            _spread(line, known.replicas)
         if written and known.until:
             log.warning("%s has another incarnation: new owners of leases wait", line.node.address.place)
         return known
 
-    def _ask(self, line: Line, key: bytes, lag: bytes) -> object:
-        return line.run(scripts.GREET, (key,), (self._mode, b"%d" % round(self._longest * 1000), lag))
+    def _look(self, line: Line, keys: Sequence[bytes]) -> list[_Note]:
+        """Return what the records say, after noting in them what is new."""
+        notes = self._ask(line, keys, b"")
+        news = [key for key, note in notes.items() if note is None]
+        if news:
+            known = any(note is not None and not note.written for note in notes.values())
+            notes |= self._ask(line, news, b"known" if known else b"%d" % _lag(line))
+        found = [note for note in notes.values() if note is not None]
+        return found or [_note(line.run(scripts.GREET, (), (_OFF, b"0", b"", b"")))]
+
+    def _ask(self, line: Line, keys: Sequence[bytes], lag: bytes) -> dict[bytes, _Note | None]:
+        words = (self._mode, b"%d" % round(self._longest * 1000), lag, line.node.identity.encode())
+        answers = line.run_all(scripts.GREET, [call((key,), *words) for key in keys])
+        notes: dict[bytes, _Note | None] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, AskError) and not isinstance(answer, MovedError):
+                # A record whose slot is just moving away. It is found where it goes, as one that came along.
+                continue
+            if isinstance(answer, ResponseError):
+                raise answer
+            notes[key] = None if answer == b"LAG" else _note(answer)
+        return notes
+
+
+def _note(answer: Reply) -> _Note:
+    return _Note(*cast("tuple[bytes, bytes, int, int]", answer))
 
 
 def _lag(line: Line) -> int:
