@@ -73,6 +73,7 @@ class Leases:
         sent = SYSTEM.now()
 
         def talk(line: Line) -> tuple[Reply, bytes]:
+            self._census.prepare(line)
             reply = line.run(scripts.ACQUIRE, keys, (*args, b"0" if asking.unled else b"%d" % line.known.until))
             if isinstance(reply, bytes):
                 self._spread_grant(line, name, owner.nonce)
