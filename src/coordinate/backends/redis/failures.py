@@ -53,8 +53,8 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.MovedError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.AskError, "this server is a node of a Redis Cluster: use redis+cluster://"),
-    (driver.ClusterDownError, "the Redis Cluster has no primary for some of its slots: see CLUSTER INFO"),
     (driver.MasterDownError, "this is a replica that has lost its primary: name the primary in the URL"),
+    (driver.ClusterDownError, "the Redis Cluster has no primary for some of its slots: see CLUSTER INFO"),
     (driver.TimeoutError, "no answer in time; it may have happened, and asking again is safe"),
     (driver.ConnectionError, "check that the server runs and that this address reaches it"),
     (OSError, "check that the server runs and that this address reaches it"),
@@ -121,6 +121,8 @@ def _advice(url: StoreUrl, error: Exception, said: str) -> str:
             return advice
     if isinstance(error, driver.AuthenticationError) and "credential_provider" in url.options:
         return "the server refused what the credential provider returned"
+    if "cluster" in url.scheme and isinstance(error, driver.MovedError | driver.AskError):
+        return "the slots of the Redis Cluster are moving; asking again is safe"
     encrypted = url.scheme.startswith("rediss")
     if any(word in said for word in _HUNG_UP):
         return _about_hanging_up(encrypted=encrypted, certified="ssl_certfile" in url.options)
