@@ -1,0 +1,52 @@
+"""Ensembles for tests: one of each size for a module, whose keys each test starts without."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate.backend import StoreSettings
+from coordinate.url import parse
+from coordinate_etcd.backend import EtcdBackend
+from tests.stacks.etcd import PATIENCE, etcd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.stacks.etcd import Etcd
+
+
+@pytest.fixture(scope="session")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """One member, for tests that leave it running."""
+    with etcd(tmp_path_factory.mktemp("etcd")) as ensemble:
+        yield ensemble
+
+
+@pytest.fixture
+def emptied(single: Etcd) -> Etcd:
+    """Return the shared member without any key."""
+    single.control("del", "", "--prefix")
+    return single
+
+
+@pytest.fixture
+def three(tmp_path: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """Three members of this test's own."""
+    with etcd(tmp_path, 3) as ensemble:
+        yield ensemble
+
+
+@pytest.fixture
+def opened() -> Iterator[Callable[..., EtcdBackend]]:
+    """Open clients; close them in the end."""
+    clients: list[EtcdBackend] = []
+
+    def open_client(url: str, timeout: float = PATIENCE) -> EtcdBackend:
+        clients.append(EtcdBackend.open(parse(url), StoreSettings("t", timeout)))
+        return clients[-1]
+
+    yield open_client
+    for client in clients:
+        client.close()
