@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.stacks.etcd import PATIENCE, etcd
 
 from coordinate.backend import StoreSettings
 from coordinate.url import parse
 from coordinate_etcd.backend import EtcdBackend
-from tests.stacks.etcd import PATIENCE, etcd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from tests.stacks.etcd import Etcd
 
@@ -31,8 +32,22 @@ def emptied(single: Etcd) -> Etcd:
     return single
 
 
+@pytest.fixture(scope="module")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """Three members, for tests that leave them running."""
+    with etcd(tmp_path_factory.mktemp("etcd3"), 3) as ensemble:
+        yield ensemble
+
+
 @pytest.fixture
-def three(tmp_path: pytest.TempPathFactory) -> Iterator[Etcd]:
+def shared_three(trio: Etcd) -> Etcd:
+    """Return the shared members without any key."""
+    trio.control("del", "", "--prefix")
+    return trio
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Iterator[Etcd]:
     """Three members of this test's own."""
     with etcd(tmp_path, 3) as ensemble:
         yield ensemble

@@ -8,10 +8,11 @@ import pytest
 
 from coordinate.testing import LeasePortContract, MarkerPortContract, OpenBackend, WatchPortContract, opener
 from coordinate_etcd.backend import EtcdBackend
-from tests.stacks.etcd import Etcd, etcd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.stacks.etcd import Etcd
 
 
 class TestOneMember(LeasePortContract, MarkerPortContract, WatchPortContract):
@@ -27,15 +28,8 @@ class TestOneMember(LeasePortContract, MarkerPortContract, WatchPortContract):
 class TestThreeMembers(LeasePortContract, MarkerPortContract, WatchPortContract):
     """The same on an ensemble."""
 
-    @pytest.fixture(scope="class")
-    def ensemble(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
-        """Three members for all tests here."""
-        with etcd(tmp_path_factory.mktemp("etcd3"), 3) as ensemble:
-            yield ensemble
-
     @pytest.fixture
-    def open_backend(self, ensemble: Etcd) -> Iterator[OpenBackend]:
+    def open_backend(self, shared_three: Etcd) -> Iterator[OpenBackend]:
         """Clients of all members."""
-        ensemble.control("del", "", "--prefix")
-        with opener(EtcdBackend, ensemble.url) as open_backend:
+        with opener(EtcdBackend, shared_three.url) as open_backend:
             yield open_backend

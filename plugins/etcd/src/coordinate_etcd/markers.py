@@ -86,7 +86,9 @@ class Markers:
     def delete(self, scope: str, step: str, revision: str) -> bool:
         """Forget a record."""
         what = f"delete a marker of {scope!r}"
-        reply = self._send(what, messages.transaction(success=[messages.delete(self._keys.marker(scope, step, revision))]))
+        reply = self._send(
+            what, messages.transaction(success=[messages.delete(self._keys.marker(scope, step, revision))])
+        )
         # Sent twice and gone: the first one may have done it.
         return bool(reply.message.responses[0].response_delete_range.deleted) or reply.repeated
 

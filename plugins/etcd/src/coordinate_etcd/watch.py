@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _etcd = load()
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 """Seconds before a broken stream is opened again; doubled each time."""
+_WHAT = "waiting"
 _JOIN = 5.0
 """Seconds for the reader to notice that it is over."""
 
@@ -54,9 +55,7 @@ class Interest:
     def request(self) -> Message:
         """Return the request that watches it from where we are."""
         filters = [messages.NO_PUT] if self.once else []
-        create = _etcd.WatchCreateRequest(
-            key=self.key, range_end=self.end, start_revision=self.start, filters=filters
-        )
+        create = _etcd.WatchCreateRequest(key=self.key, range_end=self.end, start_revision=self.start, filters=filters)
         return _etcd.WatchRequest(create_request=create)
 
 
@@ -66,7 +65,7 @@ class EtcdWatch(Watch):
     poll_interval = math.inf
 
     def __init__(self, ensemble: Ensemble, keys: Keys, pass_on: Callable[[Topic], None]) -> None:
-        ensemble.check_process("waiting")
+        ensemble.check_process(_WHAT)
         self._ensemble = ensemble
         self._keys = keys
         self._pass_on = pass_on
@@ -100,12 +99,12 @@ class EtcdWatch(Watch):
             return
         start = self._keys.markers(topic.name).rpartition(b"marker:")[0]
         reading = messages.transaction(success=[messages.get(self._keys.base, count_only=True)])
-        now = self._ensemble.call("waiting", "Txn", reading).message.header.revision
+        now = self._ensemble.call(_WHAT, "Txn", reading).message.header.revision
         self._watch(topic, Interest(start, after(start), now + 1, once=False))
 
     def remove(self, topic: Topic) -> None:
         """Stop watching a topic."""
-        self._ensemble.check_process("waiting")
+        self._ensemble.check_process(_WHAT)
         with self._lock:
             interest = self._interests.pop(topic, None)
             if interest is not None:
@@ -117,11 +116,11 @@ class EtcdWatch(Watch):
         Raises:
             BackendUnavailable: the ensemble refuses to be watched, or this is a forked child.
         """
-        self._ensemble.check_process("waiting")
+        self._ensemble.check_process(_WHAT)
         with self._lock:
             if self._closed or self._refused:
                 why = "the channel is closed" if self._closed else self._refused
-                raise failure("waiting", self._ensemble.url, why)
+                raise failure(_WHAT, self._ensemble.url, why)
             pending = frozenset(self._pending)
             if pending:
                 self._pending.clear()
@@ -165,7 +164,7 @@ class EtcdWatch(Watch):
     def _watch(self, topic: Topic, interest: Interest) -> None:
         with self._lock:
             if self._closed:
-                raise failure("waiting", self._ensemble.url, "the channel is closed")
+                raise failure(_WHAT, self._ensemble.url, "the channel is closed")
             known = self._interests.get(topic)
             if known is not None:
                 self._cancel(known)
