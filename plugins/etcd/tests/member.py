@@ -1,8 +1,8 @@
 """A process of its own that leads or waits, told on the command line; says what happens in lines of JSON.
 
-    member.py URL hold NAME      acquire, say the token, hold until killed
-    member.py URL wait NAME      say "waiting" and then the token, hold until killed
-    member.py URL idle SECONDS   wait for a lease and a scope; say what of a core that cost, as a fraction
+member.py URL hold NAME      acquire, say the token, hold until killed
+member.py URL wait NAME      say "waiting" and then the token, hold until killed
+member.py URL idle SECONDS   wait for a lease and a scope; say what of a core that cost, as a fraction
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.servers import proxy
 
 from coordinate import connect
 from coordinate._identity import mint
@@ -21,13 +22,13 @@ from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
 from coordinate.testing.watch_port import woken
 from coordinate.types import Claim, Gone, Granted, Held, LossReason, Renewed, Topic, Unknown
-from tests.servers import proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from coordinate_etcd.backend import EtcdBackend
     from tests.stacks.etcd import Etcd, Member
+
+    from coordinate_etcd.backend import EtcdBackend
 
 MEMBER = str(Path(__file__).with_name("member.py"))
 OWNER = mint("the-only-one")
@@ -145,9 +146,7 @@ def claimed(backend: EtcdBackend, scope: str) -> bool:
     return True
 
 
-def test_a_waiter_that_dies_in_line_holds_up_nobody(
-    emptied: Etcd, process: Callable[[str, str, str], Process]
-) -> None:
+def test_a_waiter_that_dies_in_line_holds_up_nobody(emptied: Etcd, process: Callable[[str, str, str], Process]) -> None:
     """Those behind it wait for the one before it; the lease is handed over before anything expires."""
     with connect(emptied.url, ttl=60) as ours:
         lease = ours.lease("queue")
@@ -354,7 +353,7 @@ def test_an_idle_client_costs_nothing_in_an_outage_and_prints_nothing(
 
 
 def test_a_forked_child_is_told_to_open_its_own(emptied: Etcd, opened: Callable[..., EtcdBackend]) -> None:
-    """gRPC does not survive a fork; the parent's connection does."""
+    """GRPC does not survive a fork; the parent's connection does."""
     client = opened(emptied.url)
     client.ping()
     pid = os.fork()

@@ -138,7 +138,7 @@ class Ensemble:
         try:
             return call(request, timeout=timeout, metadata=_metadata(token))
         except grpc.RpcError as error:
-            if not self._token_is_old(error):
+            if not self.token_is_old(_said(error)):
                 raise
         token = self._log_in(endpoint, timeout, old=token)
         return call(request, timeout=timeout, metadata=_metadata(token))
@@ -201,8 +201,9 @@ class Ensemble:
             self._token = token
         return token
 
-    def _token_is_old(self, error: grpc.RpcError) -> bool:
-        return bool(self.url.username) and any(word in _said(error) for word in _TOKEN_WORDS)
+    def token_is_old(self, said: str) -> bool:
+        """Return whether the server said that it wants a new token, where we can get one."""
+        return bool(self.url.username) and any(word in said for word in _TOKEN_WORDS)
 
     # The one stream
 
@@ -219,7 +220,7 @@ class Ensemble:
         try:
             yield stream
         except grpc.RpcError as error:
-            if self._token_is_old(error):
+            if self.token_is_old(_said(error)):
                 self.forget_token(token)
             self._leave(target, error)
             raise

@@ -209,7 +209,7 @@ class EtcdWatch(Watch):
             pause = min(_LONGEST_PAUSE, pause * 2)
 
     def _read_stream(self) -> bool:
-        """Read one stream to its end; True if it has said anything."""
+        """Read one stream to its end; True if anything was watched on it."""
         requests: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         said = False
         with contextlib.suppress(grpc.RpcError), self._ensemble.stream(iter(requests.get, None)) as stream:
@@ -217,7 +217,7 @@ class EtcdWatch(Watch):
                 self._begin(requests, stream)
             try:
                 for response in stream:
-                    said = True
+                    said = said or not response.canceled
                     with self._lock:
                         self._take(response)
             finally:
@@ -299,7 +299,10 @@ class EtcdWatch(Watch):
 
     def _refuse(self, response: Message) -> None:
         """Break the channel: the core opens another, and meanwhile everybody looks for himself."""
+        if self._ensemble.token_is_old(response.cancel_reason):
+            self._ensemble.forget_token()
+            self._hang_up()  # and go on with a new one
+            return
         self._refused = response.cancel_reason or "the server has ended it"
-        self._ensemble.forget_token()
         for topic in self._interests:
             self._report(topic)
