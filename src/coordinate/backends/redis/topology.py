@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coordinate.backends.redis.scripts import Script
     from coordinate.backends.redis.watch import RedisWatch
     from coordinate.backends.redis.wires import Reply
+    from coordinate.types import Finding
     from coordinate.url import StoreUrl
 
 T = TypeVar("T")
@@ -64,6 +65,10 @@ class Topology(ABC):
         Raises:
             redis.RedisError, OSError: nobody could say.
         """
+
+    def findings(self) -> list[Finding]:
+        """Return what is wrong beside the primaries, for ``coordinate doctor``."""
+        return []
 
     @abstractmethod
     def nodes(self) -> list[Node]:
