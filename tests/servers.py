@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -16,20 +17,35 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 
+from coordinate.backend import StoreSettings
+from coordinate.backends.redis import RedisBackend
+from coordinate.url import parse
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-READY_WITHIN = 10.0
-"""Seconds; a loaded machine starts a server in well under one."""
+READY_WITHIN = 60.0
+"""Seconds; an idle machine starts a server in well under one."""
+PATIENCE = 15.0
+"""Seconds that a request may take where the test is not about its limit."""
+_PORTS = range(10_000, 32_000)
+"""Below the ports from which connections start, which come and go between our look and the server's."""
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port that nobody listens on at this moment, another one at each call."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            port = secrets.choice(_PORTS)
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def opened(url: str, timeout: float = PATIENCE) -> RedisBackend:
+    """Return a backend on the keys that start with ``t:``."""
+    return RedisBackend.open(parse(url), StoreSettings("t", timeout))
 
 
 class Address(NamedTuple):
@@ -48,7 +64,7 @@ class RedisServer:
         self.folder = folder
         self.address = address
         self.port = address.port
-        self._args = args
+        self.args = args
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -56,6 +72,11 @@ class RedisServer:
         """Return the pid of the running process."""
         assert self._process is not None, "the server is not running"
         return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Return whether there is a process; it may be paused."""
+        return self._process is not None
 
     @property
     def url(self) -> str:
@@ -71,7 +92,7 @@ class RedisServer:
         command += ["--requirepass", self.address.password] if self.address.password else []
         with log:
             self._process = subprocess.Popen(
-                [*command, *self._args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                [*command, *self.args], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
             )
         self._wait_until_ready()
 
@@ -91,7 +112,7 @@ class RedisServer:
         """Return a plain client of the administrator, for looking and meddling."""
         password = self.address.password or None
         if self.port:
-            return redis.Redis(port=self.port, db=db, password=password, socket_timeout=5, protocol=2)
+            return redis.Redis(port=self.port, db=db, password=password, socket_timeout=PATIENCE, protocol=2)
         return redis.Redis(unix_socket_path=str(self.address.socket), db=db, password=password, protocol=2)
 
     def pause(self) -> None:
@@ -141,6 +162,8 @@ class Proxy:
         self._threads: list[threading.Thread] = []
         self.port: int = self._listener.getsockname()[1]
         self.swallow_replies = False
+        self.swallow_after = b""
+        """Swallow the replies from the request on that contains this."""
         self._spawn(self._accept)
 
     def _spawn(self, target: Callable[..., None], *args: object) -> None:
@@ -160,6 +183,8 @@ class Proxy:
     def _copy(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if self.swallow_after and self.swallow_after in data:
+                    self.swallow_replies = True
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
 

@@ -1,11 +1,12 @@
 """One thread per coordinator renews all of its leases, batched, and notices when time has run out.
 
 `Keeper.tick` is all of its judgement and takes no time of its own, so that tests can drive it with a fake clock; the
-thread only calls it. It starts with the first lease and ends with the last.
+thread only calls it. It starts with the first lease and ends some seconds after the last.
 """
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 import os
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
     from coordinate._clock import Clock
     from coordinate.backend import Backend
     from coordinate.lease import Lease
-    from coordinate.types import RenewAnswer
 
 log = logging.getLogger("coordinate")
 
 LONGEST_NAP = 1.0
 """Seconds; the kernel's waits do not count suspend."""
+LINGER = 10
+"""Naps without a lease after which the thread ends: starting one for each of many short leases would cost more."""
+_STALE = 64
+"""Entries that are not worth sweeping."""
 PAUSE_AFTER_ERROR = 0.05
 """Seconds: what is still due after an error is tried again, but not in a busy loop."""
 
@@ -38,39 +42,77 @@ class Keeper:
         self._backend = backend
         self._clock = clock
         self._threaded = threaded
-        self._leases: set[Lease] = set()
+        self._turns: dict[Lease, int] = {}
+        """Which entry of the agenda is the valid one of each lease."""
+        self._agenda: list[tuple[float, int, Lease]] = []
+        """A heap of when to look at which lease; entries whose lease has gone or come again are skipped."""
+        self._count = 0
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
+        self._closed = False
 
     def add(self, lease: Lease) -> None:
         """Keep a lease from now on."""
         with self._changed:
-            self._leases.add(lease)
-            if self._threaded and self._thread is None:
+            self._enter(lease)
+            if self._threaded and self._thread is None and not self._closed:
                 self._thread = threading.Thread(target=self._run, name="coordinate-keeper", daemon=True)
                 self._thread.start()
-            elif lease.due < self._wakes_at:
+            elif lease.look_at < self._wakes_at:
                 self._changed.notify()
+
+    def _enter(self, lease: Lease) -> None:
+        self._count += 1
+        self._turns[lease] = self._count
+        heapq.heappush(self._agenda, (lease.look_at, self._count, lease))
+        if len(self._agenda) > 2 * len(self._turns) + _STALE:
+            # A program that acquires and releases in a loop leaves an entry behind each time.
+            self._agenda = [(at, turn, lease) for at, turn, lease in self._agenda if self._turns.get(lease) == turn]
+            heapq.heapify(self._agenda)
 
     def discard(self, lease: Lease) -> None:
         """Forget a lease. Idempotent."""
         with self._changed:
-            self._leases.discard(lease)
+            self._turns.pop(lease, None)
 
     def tick(self) -> None:
         """Renew what is due, declare lost what is overdue."""
-        with self._changed:
-            leases = list(self._leases)
         now = self._clock.now()
-        for lease in leases:
-            lease.watch_the_clock(now)
-        due = [lease for lease in leases if lease.due <= now and lease.held]
-        if due:
-            self._renew(due)
-            now = self._clock.now()
-            for lease in due:
+        leases = self._take_due(now)
+        try:
+            for lease in leases:
                 lease.watch_the_clock(now)
+            due = [lease for lease in leases if lease.soon_due(now) and lease.held]
+            if due:
+                self._renew(due)
+                now = self._clock.now()
+                for lease in due:
+                    lease.watch_the_clock(now)
+        finally:
+            self._put_back(leases)
+
+    def _take_due(self, now: float) -> list[Lease]:
+        """Return the leases that have to be looked at, and those that soon have to; they stay known.
+
+        Leases that were acquired one after another so come to share their requests.
+        """
+        leases: list[Lease] = []
+        with self._changed:
+            if not self._agenda or self._agenda[0][0] > now:
+                return leases
+            while self._agenda and self._agenda[0][0] <= now + LONGEST_NAP:
+                _, turn, lease = heapq.heappop(self._agenda)
+                if self._turns.get(lease) == turn:
+                    leases.append(lease)
+        return leases
+
+    def _put_back(self, leases: Sequence[Lease]) -> None:
+        with self._changed:
+            for lease in leases:
+                # One that was given back, lost, or acquired anew meanwhile has no entry or another one.
+                if lease in self._turns:
+                    self._enter(lease)
 
     def _renew(self, leases: Sequence[Lease]) -> None:
         # The grants are taken once: a lease may be given back and acquired anew while the request is under way.
@@ -81,29 +123,34 @@ class Keeper:
         except CoordinateError as error:
             # A store is not supposed to raise here; the keeper must outlive one that does.
             answers = [Unknown(str(error)) for _ in grants]
+        unknown = []
         for lease, grant, answer in zip(leases, grants, answers, strict=True):
-            if lease.still(grant):
-                self._tell(lease, answer, sent)
-
-    def _tell(self, lease: Lease, answer: RenewAnswer, sent: float) -> None:
-        match answer:
-            case Renewed(ttl=ttl):
-                lease.extend(sent, ttl)
-            case Gone(reason=reason):
-                lease.lose(reason, "the store says so")
-            case Unknown(why=why):
-                log.warning("lease %s not renewed, trying again: %s", lease.name, why)
+            if not lease.still(grant):
+                continue
+            if isinstance(answer, Renewed):
+                lease.extend(sent, answer.ttl)
+            elif isinstance(answer, Gone):
+                lease.lose(answer.reason, "the store says so")
+            else:
                 lease.postpone(sent)
+                unknown.append((lease.name, answer.why))
+        if unknown:
+            # One line for all: a server that is down must not fill the log with every lease's name.
+            log.warning("%d leases not renewed, %s first, trying again: %s", len(unknown), *unknown[0])
 
     def close(self) -> None:
         """Lose what is still held: nothing is renewed any more."""
         with self._changed:
-            leases = list(self._leases)
+            self._closed = True
+            leases = list(self._turns)
+            self._changed.notify()
+        if leases:
+            log.warning("closed with %d leases held, %s first: left to expire", len(leases), leases[0].name)
         for lease in leases:
-            lease.lose(LossReason.CLOSED, "coordinator closed")
+            lease.lose(LossReason.CLOSED, "coordinator closed", logging.DEBUG)
 
     def _run(self) -> None:
-        pid = os.getpid()
+        pid, idle = os.getpid(), 0
         while True:
             shortest = 0.0
             try:
@@ -113,12 +160,13 @@ class Keeper:
                 log.exception("the keeper goes on after an error")
                 shortest = PAUSE_AFTER_ERROR
             with self._changed:
-                if os.getpid() != pid or not self._leases:
+                idle = 0 if self._turns else idle + 1
+                if os.getpid() != pid or self._closed or idle > LINGER:
                     self._thread = None
                     return
                 # Asked again, under the lock: a lease may have been added while the tick was under way.
-                next_due = min(lease.due for lease in self._leases)
-                nap = min(max(shortest, next_due - self._clock.now()), LONGEST_NAP)
+                next_look = self._agenda[0][0] if self._agenda else math.inf
+                nap = min(max(shortest, next_look - self._clock.now()), LONGEST_NAP)
                 self._wakes_at = self._clock.now() + nap
                 self._changed.wait(nap)
                 self._wakes_at = -math.inf

@@ -22,6 +22,7 @@ BUILT_IN = {
     "redis": "coordinate.backends.redis:RedisBackend",
     "rediss": "coordinate.backends.redis:RedisBackend",
     "unix": "coordinate.backends.redis:RedisBackend",
+    "sentinel": "coordinate.backends.redis:RedisBackend",
 }
 OFFICIAL = {"file": "coordinate-filelock"}
 """Schemes of our own plugins and the distribution to install for them."""

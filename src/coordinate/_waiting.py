@@ -18,7 +18,7 @@ import select
 import threading
 from typing import TYPE_CHECKING, Self
 
-from coordinate.errors import BackendUnavailable, Interrupted
+from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -81,6 +81,7 @@ class Hub:
         self._counts: dict[tuple[Backend, Topic], int] = {}
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._signum = 0
+        self._closed = False
 
     # Opening and closing waits
 
@@ -92,7 +93,14 @@ class Hub:
         return Wait(self, topics)
 
     def enter(self, wait: Wait) -> None:
-        """Start to watch what a wait is about."""
+        """Start to watch what a wait is about.
+
+        Raises:
+            ConfigError: the coordinator is closed.
+        """
+        if self._closed:
+            message = "the coordinator is closed: nothing can be waited for; make a new one"
+            raise ConfigError(message)
         with self._changing:
             with self.lock:
                 self._waits.add(wait)
@@ -292,6 +300,7 @@ class Hub:
     def close(self) -> None:
         """Close all channels. Waits that still sleep find nothing but their time."""
         with self.lock:
+            self._closed = True
             channels = list(self._channels.values())
             self._channels.clear()
             if not self._waits and self._bell >= 0:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import msgspec
 
-from coordinate.errors import CorruptRecord
+from coordinate.errors import ConfigError, CorruptRecord
 
 _T = TypeVar("_T")
 LIMIT = 64 * 1024
@@ -14,8 +14,16 @@ VERSION = 1
 
 
 def encode(record: msgspec.Struct) -> bytes:
-    """Return the record as one line of JSON."""
-    return msgspec.json.encode(record)
+    """Return the record as one line of JSON.
+
+    Raises:
+        ConfigError: larger than what `decode` accepts: whoever reads it would refuse it, so it must not be stored.
+    """
+    data = msgspec.json.encode(record)
+    if len(data) > LIMIT:
+        message = f"a {type(record).__name__} of {len(data)} bytes is too large to store: at most {LIMIT}"
+        raise ConfigError(message)
+    return data
 
 
 def decode(kind: type[_T], data: bytes | bytearray | str) -> _T:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         AcquireAnswer,
         Capability,
         Claim,
+        Finding,
         Grant,
         LeaseRecord,
         MarkerRecord,
@@ -44,7 +45,8 @@ class StoreSettings(NamedTuple):
     timeout: float = 2.0
     """Seconds after which an operation must have answered or raised."""
     max_ttl: float = 300.0
-    """No lease of this namespace is longer, in seconds."""
+    """No lease of this namespace is longer, in seconds. The core refuses longer ones before a store is asked; a store
+    needs it where it has to wait out leases that it has forgotten."""
     clock: Clock = SYSTEM
 
 
@@ -55,7 +57,10 @@ class Watch(ABC):
     """
 
     poll_interval: float
-    """A waiter looks for itself after at most this many seconds, whatever the channel says; may be ``inf``."""
+    """A waiter looks for itself after at most this many seconds, whatever the channel says; may be ``inf``.
+
+    It may change at any time: the core reads it again before each sleep.
+    """
 
     @abstractmethod
     def fileno(self) -> int:
@@ -63,11 +68,19 @@ class Watch(ABC):
 
     @abstractmethod
     def add(self, topic: Topic) -> None:
-        """Watch a topic. A change after this call returned is reported; one before it need not be."""
+        """Watch a topic. A change after this call returned is reported; one before it need not be.
+
+        Raises:
+            BackendUnavailable: the channel is broken; the core closes it and opens another.
+        """
 
     @abstractmethod
     def remove(self, topic: Topic) -> None:
-        """Stop watching a topic. An unknown one is ignored."""
+        """Stop watching a topic. An unknown one is ignored.
+
+        Raises:
+            BackendUnavailable: the channel is broken; the core closes it and opens another.
+        """
 
     @abstractmethod
     def drain(self) -> frozenset[Topic]:
@@ -118,7 +131,8 @@ class Backend(ABC):
     ) -> AcquireAnswer:
         """Grant the lease if nobody holds it, with a token above ``floor`` and above all earlier ones of the name.
 
-        Idempotent per owner nonce: the present owner gets its grant again, with the same token. With ``queue``,
+        Idempotent per owner nonce: the present owner gets its grant again, with the same token and the ttl that it
+        was first granted, which begins anew; the ``ttl`` of a repeated call counts for nothing. With ``queue``,
         a `Held` or `Quarantined` answer also enters this owner into the line of waiters: when its turn comes, that
         watch reports ``Topic("lease", name, owner.nonce)``. It stays there until granted or `withdraw`.
         """
@@ -200,6 +214,16 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return facts about the store for people: kind, address without password, version."""
+
+    def doctor(self) -> list[Finding]:
+        """Return which settings of the store, as configured, break a promise, for ``coordinate doctor``.
+
+        A store without settings of that kind needs none of its own.
+
+        Raises:
+            BackendUnavailable: the store does not answer.
+        """
+        return []
 
     def descriptors(self, grant: Grant) -> tuple[int, ...]:  # noqa: ARG002 -- most stores have none
         """Return open descriptors that are the lease itself, to be held by the guardian of a child, too."""

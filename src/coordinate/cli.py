@@ -1,8 +1,8 @@
 """The command ``coordinate``.
 
-Exit codes: the command's own code is passed through; 64 usage, 69 store unavailable, 75 lease not acquired in time
-(``run``; ``-E`` changes it), 76 failure budget spent, 78 configuration, 79 lease lost, 124 any other wait out of
-time, 126 and 127 cannot execute, 128 + n ended by signal n.
+Exit codes: the command's own code is passed through; 1 ``doctor`` has findings, 64 usage, 69 store unavailable,
+75 lease not acquired in time (``run``; ``-E`` changes it), 76 failure budget spent, 78 configuration, 79 lease lost,
+124 any other wait out of time, 126 and 127 cannot execute, 128 + n ended by signal n.
 """
 
 from __future__ import annotations
@@ -194,6 +194,24 @@ def status(context: click.Context, *, as_json: bool) -> None:
 
     with _connect(**context.obj["store"]) as coordinator:
         click.echo(_report.as_json(coordinator) if as_json else _report.as_text(coordinator))
+
+
+@cli.command()
+@click.argument("url", required=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of lines.")
+@click.pass_context
+def doctor(context: click.Context, url: str | None, *, as_json: bool) -> None:
+    """Name the settings of the stores that break a promise: 0 none, 1 some, 69 a store does not answer.
+
+    URL is a lease store; default: --url, else COORDINATE_URL.
+    """
+    from coordinate import _doctor  # noqa: PLC0415 -- other commands need not load it
+
+    options = context.obj["store"]
+    with _connect(**(options | {"url": url} if url else options)) as coordinator:
+        stores = _doctor.examine(coordinator)
+    click.echo(_doctor.as_json(stores) if as_json else _doctor.as_text(stores))
+    sys.exit(1 if any(store.findings for store in stores) else 0)
 
 
 @cli.group()

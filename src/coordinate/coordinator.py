@@ -84,6 +84,7 @@ class Coordinator:
         self.marker_backend = self._open(settings.markers_url) if settings.markers_url else self.backend
         self.hub = Hub(clock)
         self._keeper = Keeper(self.backend, clock)
+        self._shared = Shared(self.backend, clock, self.hub, self._keeper, settings.holder)
         self._pid = os.getpid()
 
     def _open(self, url: StoreUrl) -> Backend:
@@ -121,8 +122,7 @@ class Coordinator:
         if timing.ttl > MAX_TTL:
             message = f"ttl ({timing.ttl:g} s) must not be above the namespace's max_ttl ({MAX_TTL:g} s)"
             raise ConfigError(message)
-        shared = Shared(self.backend, self.clock, self.hub, self._keeper, self.settings.holder)
-        return Lease(shared, check_name(name, "lease name"), timing, Limits(max_hold, progress))
+        return Lease(self._shared, check_name(name, "lease name"), timing, Limits(max_hold, progress))
 
     def markers(self, scope: str) -> Markers:
         """Return the records of a scope."""

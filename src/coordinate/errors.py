@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)         a URL, variable, name or timing that cannot work; nothing was tried
     │   └── PluginError                  no, a broken, or more than one plugin for a URL scheme
     ├── BackendUnavailable (ConnectionError)  no usable answer: unreachable, timed out, or reply lost
+    │   └── CredentialsUnavailable       the URL's credential provider failed; the store was not asked
     ├── AcquireTimeout (TimeoutError)    somebody else held the lease for as long as we were told to wait
     ├── WaitTimeout (TimeoutError)       any other wait reached its deadline
     ├── LeaseLost                        the lease is no longer ours: stop the work it protected
@@ -39,6 +40,7 @@ __all__ = [
     "ConfigError",
     "CoordinateError",
     "CorruptRecord",
+    "CredentialsUnavailable",
     "Interrupted",
     "LeaseLost",
     "PluginError",
@@ -71,6 +73,13 @@ class BackendUnavailable(CoordinateError, ConnectionError):
     """The store gave no usable answer. What was asked may or may not have happened."""
 
     exit_code = 69
+
+
+class CredentialsUnavailable(BackendUnavailable):
+    """The credential provider that the URL names failed, so the store was not asked.
+
+    The message names the provider and the type and place of its error, never its text.
+    """
 
 
 class AcquireTimeout(CoordinateError, TimeoutError):

@@ -72,6 +72,29 @@ class Lease:
         True
     """
 
+    __slots__ = (
+        "__weakref__",
+        "_acquired_at",
+        "_callbacks",
+        "_deadline",
+        "_ended",
+        "_given_back",
+        "_grant",
+        "_lock",
+        "_loss",
+        "_owner",
+        "_pid",
+        "_renewal_callbacks",
+        "_stop_at",
+        "_touched_at",
+        "due",
+        "limits",
+        "name",
+        "shared",
+        "timing",
+    )
+    # A process may hold many thousands.
+
     def __init__(self, shared: Shared, name: str, timing: Timing, limits: Limits = Limits()) -> None:  # noqa: B008
         self.name = name
         self.timing = timing
@@ -79,8 +102,8 @@ class Lease:
         self.shared = shared
         self._lock = threading.RLock()
         self._pid = os.getpid()
-        self._callbacks: list[Callable[[Loss], object]] = []
-        self._renewal_callbacks: list[Callable[[float], object]] = []
+        self._callbacks: tuple[Callable[[Loss], object], ...] = ()
+        self._renewal_callbacks: tuple[Callable[[float], object], ...] = ()
         self._grant: Grant | None = None
         self._owner: Owner | None = None
         self._loss: Loss | None = None
@@ -188,20 +211,23 @@ class Lease:
     def on_lost(self, callback: Callable[[Loss], object]) -> None:
         """Call ``callback(loss)`` once, from a thread of its own, when the lease is lost; at once if it is."""
         with self._lock:
-            self._callbacks.append(callback)
+            self._callbacks += (callback,)
             loss = self._loss
         if loss is not None:
             self._call_back(loss)
 
     def on_renewed(self, callback: Callable[[float], object]) -> None:
-        """Call ``callback(deadline)`` after each renewal, from the keeper's thread: it must not block."""
+        """Call ``callback(deadline)`` after each renewal, from the keeper's thread: it must not block.
+
+        An error that it raises is logged, and the lease goes on.
+        """
         with self._lock:
-            self._renewal_callbacks.append(callback)
+            self._renewal_callbacks += (callback,)
 
     def off_renewed(self, callback: Callable[[float], object]) -> None:
         """Stop calling what `on_renewed` was given."""
         with self._lock:
-            self._renewal_callbacks.remove(callback)
+            self._renewal_callbacks = tuple(each for each in self._renewal_callbacks if each != callback)
 
     # Getting and giving back
 
@@ -306,7 +332,18 @@ class Lease:
             self.lose(LossReason.CLOSED, "abandoned")
             self._given_back = True
 
-    # What the keeper tells
+    # What the keeper asks and tells
+
+    @property
+    def look_at(self) -> float:
+        """Return when the keeper has to look at this lease next."""
+        limits = self.limits
+        ends_at = min(self._acquired_at + limits.max_hold, self._touched_at + limits.progress)
+        return min(self.due, self._stop_at, ends_at)
+
+    def soon_due(self, now: float) -> bool:
+        """Return whether a renewal is due within half a period: together with others it costs little."""
+        return self.due <= now + self.timing.retry_period / 2
 
     def still(self, grant: Grant) -> bool:
         """Return whether ``grant`` is the present one."""
@@ -319,9 +356,13 @@ class Lease:
             if self._why_not() is not None:
                 return
             self._set_times(sent, min(ttl, self.timing.ttl))
-            deadline, callbacks = self._deadline, list(self._renewal_callbacks)
+            deadline, callbacks = self._deadline, self._renewal_callbacks
         for callback in callbacks:
-            callback(deadline)
+            try:
+                callback(deadline)
+            except Exception:
+                # The others, and the leases that are renewed with this one, go on.
+                log.exception("a callback of lease %s after its renewal failed", self.name)
 
     def postpone(self, sent: float) -> None:
         """Note that a renewal had no usable answer; it is tried again soon."""
@@ -340,20 +381,20 @@ class Lease:
             elif now - self._touched_at >= self.limits.progress:
                 self.lose(LossReason.STALLED, f"no progress for {self.limits.progress:g} s")
 
-    def lose(self, reason: LossReason, detail: str) -> None:
-        """Freeze the reason of a loss, once, and tell those who asked."""
+    def lose(self, reason: LossReason, detail: str, level: int = logging.WARNING) -> None:
+        """Freeze the reason of a loss, once, log it at ``level``, and tell those who asked."""
         with self._lock:
             if self._grant is None or self._ended or self._loss is not None:
                 return
             self._loss = loss = Loss(reason, detail)
             self.due = math.inf
             self.shared.keeper.discard(self)
-        log.warning("lease %s lost: %s (%s)", self.name, reason.value, detail)
+        log.log(level, "lease %s lost: %s (%s)", self.name, reason.value, detail)
         self._call_back(loss)
 
     def _call_back(self, loss: Loss) -> None:
         with self._lock:
-            callbacks, self._callbacks = self._callbacks, []
+            callbacks, self._callbacks = self._callbacks, ()
         if callbacks:
             # A callback may block as long as it likes: renewing the other leases must go on.
             threading.Thread(

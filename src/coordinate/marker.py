@@ -136,10 +136,32 @@ class Markers:
         return self._end(record, MarkerState.INTERRUPTED, detail, tries=1)
 
     def reset(self, step: str, revision: str) -> bool:
-        """Forget a record, by order of an operator. False: there was none."""
-        found = self.backend.delete_marker(self.scope, step, revision)
+        """Give a step a fresh failure budget, or have it done again, by order of an operator. False: no record.
+
+        What an unsuccessful attempt has noted stays: it says what is half done, and the next attempt has to know.
+        """
+        found = self._forgive(step, revision) or self.backend.delete_marker(self.scope, step, revision)
         self._tell()
         return found
+
+    def _forgive(self, step: str, revision: str) -> bool:
+        """Clear what counts against a step, under the present claim; False: there are no notes worth keeping."""
+        for left in range(_TRIES - 1, -1, -1):
+            view = self.view()
+            record = view.find(step, revision)
+            if record is None or not record.notes or record.state is MarkerState.DONE or view.claim is None:
+                return False
+            fresh = MarkerRecord(step, revision, MarkerState.INTERRUPTED, attempts=record.attempts, notes=record.notes)
+            kept = msgspec.structs.replace(fresh, token=record.token, started=record.started, finished=record.finished)
+            try:
+                self.backend.put_marker(self.scope, kept, view.claim.token)
+            except StaleToken:
+                # Somebody has begun to lead in between. Deleting would succeed, but lose the notes.
+                if not left:
+                    raise
+            else:
+                return True
+        return False
 
     def _end(self, record: MarkerRecord, state: MarkerState, detail: str, tries: int = _TRIES) -> MarkerRecord:
         ended = msgspec.structs.replace(record, state=state, finished=self._clock.wall(), detail=_bounded(detail))

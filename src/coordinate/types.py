@@ -32,6 +32,22 @@ class Capability(enum.Enum):
     """An acknowledged ``done`` survives a crash of the store's server."""
 
 
+class Finding(msgspec.Struct, frozen=True):
+    """A setting of a store that breaks a promise.
+
+    Args:
+        setting: which one, where, and its value.
+        breaks: what goes wrong because of it, and when.
+        fix: what to do.
+        concerns: what the store has to be used for to be concerned: ``leases``, ``markers``, or both.
+    """
+
+    setting: str
+    breaks: str
+    fix: str
+    concerns: tuple[str, ...] = ("leases", "markers")
+
+
 class LossReason(enum.Enum):
     """Why a lease ended before it was given back."""
 

@@ -1,17 +1,19 @@
 """Store URLs: ``scheme://[user[:password]@]host[:port][,host[:port]...]/path?option=value``.
 
 The standard library's splitter takes one host only (and silently drops the others when the second is an IPv6
-address), so the host list is split here. User names and passwords are percent-decoded; ``repr`` and ``str`` never
-show a password.
+address), so the host list is split here. Celery's ``sentinel://a:26379;sentinel://b:26379/service`` is one URL. User
+names and passwords are percent-decoded; ``repr`` and ``str`` never show a password.
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from coordinate.errors import ConfigError
 
+_NEXT_SENTINEL = re.compile(r";\s*sentinel://", re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "secret", "token")
 
 
@@ -84,6 +86,8 @@ def parse(text: str) -> StoreUrl:
         # The text itself is not shown: a URL that does not parse may still hold a password.
         message = "a store URL looks like redis://host:6379/0, file:///dir or memory://; this one has no scheme"
         raise ConfigError(message)
+    if scheme.lower() == "sentinel":
+        rest = _joined(rest)
     rest, _, query = rest.partition("?")
     # Credentials may hold any of : @ / # unencoded; so the last @ ends them.
     # A URL without host (file:///a@b) has no credentials.
@@ -92,6 +96,25 @@ def parse(text: str) -> StoreUrl:
     username, password = _credentials(credentials) if at else (None, None)
     parsed = tuple(_host(part, scheme) for part in _split_hosts(hosts)) if hosts else ()
     return StoreUrl(scheme.lower(), parsed, slash + unquote(path), username, password, _options(query, scheme))
+
+
+def _joined(rest: str) -> str:
+    """Return Celery's list of Sentinel URLs, each with one host, as one with a list of hosts."""
+    parts = [_parts(part) for part in _NEXT_SENTINEL.split(rest)]
+    hosts, *others = zip(*parts, strict=True)
+    credentials, path, query = ({text for text in given if text} for given in others)
+    if max(map(len, (credentials, path, query))) > 1:
+        message = "sentinel:// URLs in one list differ in credentials, service or options: give each once, or the same"
+        raise ConfigError(message)
+    return f"{''.join(credentials)}{','.join(hosts)}{''.join(path)}{''.join(query)}"
+
+
+def _parts(text: str) -> tuple[str, str, str, str]:
+    """Return hosts, credentials with their ``@``, path and query with its ``?``."""
+    text, mark, query = text.partition("?")
+    credentials, at, location = text.rpartition("@")
+    hosts, slash, path = location.partition("/")
+    return hosts, credentials + at, slash + path if path else "", mark + query
 
 
 def _credentials(text: str) -> tuple[str | None, str | None]:

@@ -17,6 +17,7 @@ from frappe_bootstrap.settings import child_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from coordinate import Lease
     from coordinate.steps import StepContext
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
@@ -40,6 +41,8 @@ class Bench:
     def __init__(self, settings: Settings, stop: Stop, environ: Mapping[str, str]) -> None:
         self._settings = settings
         self._stop = stop
+        self._ran_under = 0
+        self._known: inspection.State | None = None
         self._environ = {
             **{name: value for name, value in child_environment(environ).items() if name not in _OURS},
             "FRAPPE_STREAM_LOGGING": "1",
@@ -60,7 +63,22 @@ class Bench:
         if "login" in answer and (reason := inspection.unreachable({"login": answer["login"]})):
             message = f"the database does not answer: {reason}"
             raise BackendUnavailable(message)
-        return inspection.classify(answer)
+        self._known = inspection.classify(answer)
+        return self._known
+
+    def known_state(self, lease: Lease) -> inspection.State:
+        """Return the state of the site, without another look where nobody can have changed it since the last one.
+
+        That is: the last look came after our last command, that command ran under this very grant, and the lease
+        is still held.
+
+        Raises:
+            LeaseLost: it is not.
+            BackendUnavailable: as `state`.
+        """
+        lease.check()
+        known = self._known if lease.token == self._ran_under else None
+        return known or self.state()
 
     def run(
         self,
@@ -105,6 +123,7 @@ class Bench:
         return None if answer["ok"] else str(answer["error"])
 
     def _run(self, context: StepContext, channel: _Channel, name: str, line: Callable[[str], object]) -> str:
+        self._known, self._ran_under = None, context.lease.token
         return context.run(
             self._command(channel.theirs),
             env=self._environ,

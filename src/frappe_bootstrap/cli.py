@@ -9,12 +9,14 @@ the program ends when the revision is ready. All settings come from the environm
 69         a server was not available within WAIT_TIMEOUT; the reasons are in the log
 70         an error of ours
 75         the lease for a change of the configuration was not to be had in time
-76         a step failed as often as the fleet tries; its last lines of output are in the log
+76         a step failed, or took longer than STEP_TIMEOUT, as often as the fleet tries; its last lines of
+           output are in the log
 78         settings: every bad or missing variable, or a folder that cannot be written, is in the log
 79         the lease was lost and not regained
-81         refused: the state of the site is not safe to work on (half-made, unreachable, or its database exists
-           without its folder); nothing was changed
-82         there is no site and SKIP_INIT=1 forbids to create it
+81         refused: the site is half-made, unreachable, or its database exists without its folder; one attempt,
+           and the whole fleet ends. Or only this replica cannot create it (no or wrong DB_ROOT_PASS, no ADMIN_PASS)
+           and no other one was at work for WAIT_TIMEOUT; or its APPS names what the image does not have
+82         there is no site and SKIP_INIT=1 forbids this replica to create it; the others are not concerned
 83         what an earlier attempt left running (a lock, a database session) does not end
 124        not ready within BOOT_TIMEOUT although somebody leads
 126, 127   COMMAND cannot be executed, was not found
@@ -32,13 +34,13 @@ import time
 from typing import TYPE_CHECKING, NoReturn
 
 from coordinate import connect
-from coordinate.errors import CommandFailed, CoordinateError, Interrupted, StepFailed
+from coordinate.errors import CoordinateError, Interrupted, StepFailed
 from coordinate.steps import Outcome, run
 from frappe_bootstrap import image, settings, site_steps
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.inspection import Kind
 from frappe_bootstrap.reporting import Redactor, Reporter
-from frappe_bootstrap.waiting import Stop, check_container, wait_for_servers
+from frappe_bootstrap.waiting import Stop, bear_outages, check_container, wait_for_servers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,8 +90,6 @@ def exit_code(error: CoordinateError) -> int:
         return 128 + error.signum
     if isinstance(error, StepFailed) and error.record is not None and error.record.exit_code in _OWN_CODES:
         return error.record.exit_code
-    if isinstance(error, CommandFailed) and error.code in _OWN_CODES:
-        return error.code
     return error.exit_code
 
 
@@ -113,20 +113,23 @@ def boot(chosen: settings.Settings, stop: Stop, reporter: Reporter) -> None:
         outcome = run(plan, coordinator, timeout=chosen.boot_timeout, observer=reporter.event)
         if outcome is not Outcome.RAN:
             site.refresh_config(coordinator, chosen.boot_timeout)
-            check_truth(chosen, bench, reporter)
+            check_truth(chosen, bench, reporter, stop)
+            site.restore_mirrors(coordinator)
         reporter.line(f"ready ({outcome.value})", elapsed=time.monotonic() - started)
     _listen(stop, None)
     if image.unresolved_assets(chosen.sites):
         reporter.line("some names in assets/assets.json have no file in this container", level="WARNING")
 
 
-def check_truth(chosen: settings.Settings, bench: Bench, reporter: Reporter) -> None:
+def check_truth(chosen: settings.Settings, bench: Bench, reporter: Reporter, stop: Stop) -> None:
     """Do not believe a record alone: the database has to say so, too.
 
     Raises:
-        CommandFailed: the record says done, the database does not.
+        StepRefused: the record says done, the database does not.
+        BackendUnavailable: no look succeeded within WAIT_TIMEOUT; that says nothing about the site.
+        Interrupted: asked to stop.
     """
-    state = bench.state()
+    state = bear_outages(bench.state, chosen.wait_timeout, stop, reporter.line)
     if state.kind is not Kind.HEALTHY:
         reason = (
             f"revision {chosen.revision} of site {chosen.site} is recorded as done, but the site is {state}; was a "
@@ -166,6 +169,7 @@ def _listen(stop: Stop, coordinator: Coordinator | None) -> None:
     """React to TERM and INT, also as process 1, where there is no default reaction."""
 
     def ask_to_stop(signum: int, _frame: object) -> None:
+        """End waits of ours, and of the coordinator's if there is one."""
         stop.set(signum)
         if coordinator is not None:
             coordinator.interrupt(signum)

@@ -7,9 +7,10 @@ import fcntl
 import json
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinate.errors import CommandFailed, WaitTimeout
+from frappe_bootstrap import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 LOCK_TIMEOUT = 15.0
 BAD_JSON_PATIENCE = 1.0
 _PAUSE = 0.02
-_NEW_FILE_MODE = 0o644
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def is_free(path: Path) -> bool:
         os.close(descriptor)
 
 
-def merge(path: Path, lock: Path, changes: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
+def merge(path: Path, lock: Path, changes: Mapping[str, object], defaults: Mapping[str, object] | None = None) -> bool:
     """Set keys, and others only if absent; keep everything else, mode and owner. Return whether anything changed.
 
     Raises:
@@ -76,14 +76,14 @@ def merge(path: Path, lock: Path, changes: Mapping[str, Any], defaults: Mapping[
         after = {**(defaults or {}), **before, **changes}
         if after == before and path.exists():
             return False
-        _replace(path, after)
+        files.replace(path, json.dumps(after, indent=1, sort_keys=True))
         if read(path) != after:
             message = f"{path} was overwritten by another program while we held {lock}"
             raise CommandFailed(message, 1, message)
         return True
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> dict[str, object]:
     """Return the content of a config file; a missing one is empty.
 
     Raises:
@@ -106,34 +106,7 @@ def read(path: Path) -> dict[str, Any]:
         time.sleep(_PAUSE)
 
 
-def _replace(path: Path, content: Mapping[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        old = path.stat()
-    except FileNotFoundError:
-        old = None
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, sort_keys=True)
-            file.flush()
-            if old is not None:
-                with contextlib.suppress(PermissionError):  # ours if it cannot be theirs
-                    os.fchown(file.fileno(), old.st_uid, old.st_gid)
-            os.fchmod(file.fileno(), _NEW_FILE_MODE if old is None else old.st_mode & 0o7777)
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def common_keys(settings: Settings) -> dict[str, Any]:
+def common_keys(settings: Settings) -> dict[str, object]:
     """Return what the common config file has to say."""
     return {
         "db_host": settings.database.host,
@@ -151,7 +124,7 @@ def write_common(settings: Settings) -> bool:
     return merge(path, lock, common_keys(settings), {"default_site": settings.site})
 
 
-def write_site(settings: Settings, defaults: Mapping[str, Any]) -> bool:
+def write_site(settings: Settings, defaults: Mapping[str, object]) -> bool:
     """Add keys to the site's config file if they are absent, under the framework's own lock."""
     folder = settings.sites / settings.site
     return merge(folder / "site_config.json", folder / "locks" / "site_config.lock", {}, defaults)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
+
+from frappe_bootstrap import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,24 +89,4 @@ def forget_assets(sites: Path, names: Sequence[str]) -> None:
         kept = {
             name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in stale
         }
-        write_atomically(path, json.dumps(kept, indent=4))
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file so that others see the old or the new one, and a crash leaves one of them."""
-    fresh = path.with_name(f".{path.name[:100]}.{os.getpid()}.{os.urandom(6).hex()}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        files.replace(path, json.dumps(kept, indent=4))

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
     from coordinate.steps import Event
 
-_LEVELS = {"failed": "ERROR", "lost": "ERROR", "unavailable": "WARNING", "stale": "WARNING", "takeover": "WARNING"}
+_LEVELS = {
+    **dict.fromkeys(("failed", "refused", "lost"), "ERROR"),
+    **dict.fromkeys(("declined", "unavailable", "stale", "takeover"), "WARNING"),
+}
 
 
 class Redactor:

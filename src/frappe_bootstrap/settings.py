@@ -33,6 +33,7 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``BENCH_DIR``                  default: ``/home/frappe/frappe-bench`` if that is a bench, else the current folder
 ``WAIT_TIMEOUT``               seconds to wait for the servers; default 300
 ``BOOT_TIMEOUT``               seconds to wait for the revision to be ready; default 3600
+``STEP_TIMEOUT``               seconds that one attempt at a step may take; then it has failed; default 14400
 ``STEP_STALE_SECS``            age in seconds at which a marker without a token is taken over; default 1800
 ``FOLLOWER_WAIT_SECS``         seconds to wait before anything else; default 0
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
@@ -105,6 +106,7 @@ VARIABLES = SECRETS.union(
         "WAIT_TIMEOUT",
         "BOOT_TIMEOUT",
         "STEP_STALE_SECS",
+        "STEP_TIMEOUT",
         "FOLLOWER_WAIT_SECS",
         "RUN_MIGRATIONS_ON_BOOT",
         "AUTO_INSTALL_NEW_APPS",
@@ -166,6 +168,7 @@ class Settings:
     initial_delay: float
     wait_timeout: float
     boot_timeout: float
+    step_timeout: float
     stale_after: float
     notices: tuple[str, ...]
     secrets: frozenset[str] = field(repr=False)
@@ -203,7 +206,6 @@ def load(environ: Mapping[str, str]) -> Settings:
     redis = _redis(reader)
     lease_url = _lease_url(reader, redis)
     markers_url = reader.secret("COORDINATE_MARKERS_URL") or f"file://{quote(str(bench / 'sites'))}/.frappe_bootstrap"
-    rebuild = {"auto": "auto", "1": "always", "0": "never", "true": "always", "false": "never"}
     migrate = {"leader": "1", "1": "1", "true": "1", "0": "0", "never": "0", "false": "0", "none": "0"}
     for name in _NO_EFFECT:
         if reader.text(name):
@@ -217,7 +219,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         denied_apps=reader.names("AUTO_APPS_DENYLIST"),
         create=not reader.flag("SKIP_INIT"),
         migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
-        rebuild=reader.choice("REBUILD_ASSETS_ON_BOOT", rebuild, "auto"),
+        rebuild=_rebuild(reader, redis, lease_url),
         enable_scheduler=reader.flag("ENABLE_SCHEDULER", default=True),
         admin_password=reader.secret("ADMIN_PASS"),
         database=database,
@@ -229,6 +231,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         initial_delay=reader.number("FOLLOWER_WAIT_SECS", 0.0),
         wait_timeout=reader.number("WAIT_TIMEOUT", 300.0),
         boot_timeout=reader.number("BOOT_TIMEOUT", 3600.0),
+        step_timeout=reader.number("STEP_TIMEOUT", 14400.0),
         stale_after=reader.number("STEP_STALE_SECS", 1800.0),
         notices=tuple(reader.notices),
         secrets=frozenset(reader.secrets),
@@ -333,6 +336,45 @@ def _lease_url(reader: Reader, redis: Redis) -> str | None:
     user = unquote(queue.username or "") if password is None else ""
     chosen = number if port else queue.port or 6379
     return build_url(host or queue.hostname or "", chosen, password or inherited, queue.scheme, user) + "/0"
+
+
+def _rebuild(reader: Reader, redis: Redis, lease_url: str | None) -> str:
+    """Return when assets are built at boot.
+
+    A build may flush the whole cache server, and the leases with it if they are there: then two replicas could lead.
+    Where a build is certain that is refused; where it is not to be expected, and elsewhere, it is said.
+    """
+    words = {"auto": "auto", "1": "always", "0": "never", "true": "always", "false": "never"}
+    rebuild = reader.choice("REBUILD_ASSETS_ON_BOOT", words, "auto")
+    cache = _server(redis.cache)
+    if lease_url is None and reader.text("COORDINATE_BACKEND") == "redis":
+        lease_url = "redis://127.0.0.1"
+    apart = "give the leases a server of their own (LOCK_REDIS_HOST and LOCK_REDIS_PORT, or COORDINATE_URL)"
+    if lease_url is not None and cache is not None and _server(lease_url) == cache:
+        if rebuild == "always":
+            reader.problem(
+                "REBUILD_ASSETS_ON_BOOT",
+                f"a build may flush redis_cache, where the leases are, too: set it to 0, or {apart}",
+            )
+        elif rebuild == "auto":
+            reader.notices.append(f"the leases are on the server of redis_cache, which a build may flush: {apart}")
+    if cache is not None and cache == _server(redis.queue) == _server(redis.socketio):
+        reader.notices.append(
+            "redis_cache, redis_queue and redis_socketio are one server: a flush of the cache empties all"
+        )
+    return rebuild
+
+
+def _server(url: str) -> tuple[str, int] | None:
+    """Return which Redis server a URL names; None: none, or not a single one by host and port."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port or 6379
+    except ValueError:
+        return None
+    if parts.scheme not in {"redis", "rediss"} or not host:
+        return None
+    return ("127.0.0.1" if host in {"localhost", "::1"} else host, port)
 
 
 def _ttl(reader: Reader) -> float | None:

@@ -2,7 +2,8 @@
 
 Its single argument is the number of an inherited socket. The first line read from it is a JSON request; answers are
 JSON lines on the same socket. Nothing secret is in its arguments or its environment, and what a bench command prints
-passes a filter here, before anybody else reads it, that replaces the request's secrets by ``***``.
+passes a filter here, before anybody else reads it, that replaces the request's secrets by ``***``. A boot starts it
+many times, so it imports little.
 
 Jobs: ``bench`` runs a framework command in process; ``inspect`` says what is there and changes nothing; ``settle``
 ends database sessions that an earlier attempt left behind.
@@ -15,14 +16,16 @@ import json
 import os
 import select
 import signal
-import socket
 import sys
 import time
 import warnings
 from contextlib import closing, suppress
-from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+
+TYPE_CHECKING = False  # the real one costs an import of typing at every start
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
@@ -30,20 +33,25 @@ ACKNOWLEDGE = 30.0
 BAD_JSON_PATIENCE = 1.0
 ANSWERS_FOR = 60.0
 LOST = 128
-Json = dict[str, Any]
 
 
 def main() -> None:
     """Read the request and do the job."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    channel.set_inheritable(False)
-    request = json.loads(channel.makefile("rb", buffering=0).readline())
+    channel = int(sys.argv[1])
+    os.set_inheritable(channel, False)  # noqa: FBT003 - it has no keyword
+    with open(channel, "rb", buffering=0, closefd=False) as stream:  # unbuffered: what follows the line stays there
+        request = json.loads(stream.readline())
     # The folder of this file must not hide the bench's modules: python -m puts the current folder first.
-    sys.path[0] = str(Path.cwd())
+    sys.path[0] = os.getcwd()  # noqa: PTH109 - importing pathlib would delay every start
     if request["job"] == "bench":
         sys.exit(filtered(request.get("secrets", []), lambda: bench(channel, request)))
     answer = inspect(request) if request["job"] == "inspect" else settle(request)
-    channel.sendall(json.dumps(answer).encode() + b"\n")
+    say(channel, answer)
+
+
+def say(channel: int, answer: Json) -> None:
+    """Send one answer."""
+    write_all(json.dumps(answer).encode() + b"\n", channel)
 
 
 # Output
@@ -51,6 +59,8 @@ def main() -> None:
 
 def spellings(secrets: list[str]) -> list[bytes]:
     """Return the secrets in the forms in which programs print them, longest first."""
+    from urllib.parse import quote  # noqa: PLC0415 - as above; only commands need it
+
     forms = {""}
     for secret in secrets:
         forms |= {secret, quote(secret, safe=""), quote(secret), json.dumps(secret)[1:-1], repr(secret)[1:-1]}
@@ -117,16 +127,16 @@ def pump(reader: int, child: int, words: list[bytes]) -> int:
     return status
 
 
-def write_all(data: bytes) -> None:
-    """Write to the original standard output."""
+def write_all(data: bytes, descriptor: int = 1) -> None:
+    """Write everything; by default to the original standard output."""
     while data:
-        data = data[os.write(1, data) :]
+        data = data[os.write(descriptor, data) :]
 
 
 # The bench
 
 
-def bench(channel: socket.socket, request: Json) -> None:
+def bench(channel: int, request: Json) -> None:
     """Run a framework command; every database connection is made known, and noted by the other side, before its use."""
     for name in ("pymysql", "MySQLdb"):
         with suppress(ImportError):
@@ -137,7 +147,7 @@ def bench(channel: socket.socket, request: Json) -> None:
     helper.main()
 
 
-def announce_connections(driver: Any, channel: socket.socket) -> None:  # noqa: ANN401 - a module
+def announce_connections(driver: Any, channel: int) -> None:  # noqa: ANN401 - a module
     """Wrap the driver's connect()."""
     connect = driver.connect
 
@@ -149,16 +159,16 @@ def announce_connections(driver: Any, channel: socket.socket) -> None:  # noqa: 
     driver.connect = announcing
 
 
-def announce(connection: Any, channel: socket.socket) -> None:  # noqa: ANN401 - a driver's connection
+def announce(connection: Any, channel: int) -> None:  # noqa: ANN401 - a driver's connection
     """Tell the session's id and client address, and wait until they are written down."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("SELECT HOST FROM information_schema.processlist WHERE ID = CONNECTION_ID()")
         row = cursor.fetchone()
     connection.rollback()
     host = next(iter(row.values())) if isinstance(row, dict) else row[0] if row else ""
-    channel.sendall(json.dumps({"session": connection.thread_id(), "host": text(host)}).encode() + b"\n")
+    say(channel, {"session": connection.thread_id(), "host": text(host)})
     os.write(1, b"database session %d\n" % connection.thread_id())
-    if not (select.select([channel], [], [], ACKNOWLEDGE)[0] and channel.recv(1)):
+    if not (select.select([channel], [], [], ACKNOWLEDGE)[0] and os.read(channel, 1)):
         sys.exit("frappe-bootstrap did not note this database session: stopping before its first statement")
 
 
@@ -167,12 +177,13 @@ def announce(connection: Any, channel: socket.socket) -> None:  # noqa: ANN401 -
 
 def inspect(request: Json) -> Json:
     """Return what both config files and the database say. Nothing is changed."""
-    common = read_config(Path("common_site_config.json"), ())
-    site = Path(request["site"])
-    answer: Json = {"folder": site.is_dir(), "common": common["result"], "config": "missing"}
+    common = read_config("common_site_config.json", ())
+    site = request["site"]
+    there = os.path.isdir(site)  # noqa: PTH112 - as above
+    answer: Json = {"folder": there, "common": common["result"], "config": "missing"}
     config = dict(request["server"])
-    if site.is_dir():
-        own = read_config(site / "site_config.json", ("db_name", "db_password"))
+    if there:
+        own = read_config(f"{site}/site_config.json", ("db_name", "db_password"))
         answer["config"], answer["config_error"] = own["result"], own.get("error", "")
         values = own.get("values", {})
         # The common file will say what the request says; only the site's own one wins over it.
@@ -189,7 +200,7 @@ def inspect(request: Json) -> Json:
     return answer
 
 
-def read_config(path: Path, keys: tuple[str, ...]) -> Json:
+def read_config(path: str, keys: tuple[str, ...]) -> Json:
     """Read a config file: missing, empty, bad, incomplete and ok are five results."""
     limit = time.monotonic() + BAD_JSON_PATIENCE
     while True:
@@ -200,10 +211,11 @@ def read_config(path: Path, keys: tuple[str, ...]) -> Json:
         time.sleep(0.05)
 
 
-def read_config_once(path: Path, keys: tuple[str, ...]) -> Json:  # noqa: PLR0911 - one return for each result
+def read_config_once(path: str, keys: tuple[str, ...]) -> Json:  # noqa: PLR0911 - one return for each result
     """Read it once."""
     try:
-        content = path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as above
+            content = file.read()
     except FileNotFoundError:
         return {"result": "missing"}
     except (OSError, UnicodeError) as error:
@@ -301,7 +313,7 @@ def has_database(connection: Any, name: str) -> Json:  # noqa: ANN401 - a driver
 def settle(request: Json) -> Json:
     """Kill the sessions named by id and client address, and wait until the server has forgotten them."""
     config, logins = dict(request["server"]), [tuple(request["root"])] if request.get("root") else []
-    own = read_config(Path(request["site"], "site_config.json"), ("db_name", "db_password"))
+    own = read_config(f"{request['site']}/site_config.json", ("db_name", "db_password"))
     values = own.get("values", {})
     config.update({key: values[key] for key in ("db_host", "db_port", "db_socket") if values.get(key)})
     if own["result"] == "ok":

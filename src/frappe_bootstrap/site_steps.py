@@ -1,8 +1,9 @@
 """The steps that bring a site to a revision: config, site, migrate, apps, assets, ready.
 
 Each is re-runnable and judged by what the database says by SQL. Never is a database dropped: a site that is neither
-absent nor healthy is refused (exit code 81). What an attempt is about to do is in its marker's notes beforehand, so
-that the next attempt knows what the one before may have left half done.
+absent nor healthy is refused (exit code 81), once for the whole fleet. What only this member lacks (root's password, a
+right app list) is left to the others. What an attempt is about to do is in its marker's notes beforehand, so that the
+next attempt, also at another revision, knows what earlier ones may have left half done.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import secrets
 import time
 from typing import TYPE_CHECKING, NoReturn
 
-from coordinate.errors import CommandFailed
+from coordinate.errors import CommandFailed, StepDeclined, StepRefused
 from coordinate.steps import Plan, Step
-from frappe_bootstrap import config_files, image
+from frappe_bootstrap import config_files, files, image
 from frappe_bootstrap.bench import sessions_of
 from frappe_bootstrap.inspection import Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from coordinate import Coordinator
     from coordinate.steps import StepContext
@@ -36,9 +38,9 @@ _PAUSE = 0.05
 MIRRORS = ("migrated", "apps_installed", "assets_built", "ready")
 
 
-def refuse(reason: str, code: int = EXIT_REFUSED) -> NoReturn:
-    """End a step that must not go on; every member ends with its code."""
-    raise CommandFailed(reason, code, reason)
+def refuse(reason: str) -> NoReturn:
+    """End a step that nobody must go on with: what is wrong is the same for every member."""
+    raise StepRefused(reason, EXIT_REFUSED)
 
 
 class Site:
@@ -61,7 +63,11 @@ class Site:
     def plan(self) -> Plan:
         """Return the plan, the same in every member of the fleet."""
         settings = self._settings
-        return Plan(f"frappe/{settings.site}", settings.revision, self.steps(), stale_after=settings.stale_after)
+        return Plan(self._scope, settings.revision, self.steps(), stale_after=settings.stale_after)
+
+    @property
+    def _scope(self) -> str:
+        return f"frappe/{self._settings.site}"
 
     def steps(self) -> list[Step]:
         """Return the steps in order."""
@@ -73,13 +79,19 @@ class Site:
             Step("assets", self._build, verify=self._verify_assets, settled=self._settle),
             Step("ready", self._mirror, verify=self._verify_mirrors),
         ]
-        return [step for step in steps if step.name != "migrate" or self._settings.migrate]
+        limit = self._settings.step_timeout
+        return [step._replace(timeout=limit) for step in steps if step.name != "migrate" or self._settings.migrate]
 
     # Common to the steps
 
+    def _decline(self, reason: str, code: int = EXIT_REFUSED, patience: float | None = None) -> NoReturn:
+        """End a step that this member cannot do; it waits as long as for a server, unless told otherwise."""
+        raise StepDeclined(reason, code, self._settings.wait_timeout if patience is None else patience)
+
     def _settle(self, context: StepContext, before: MarkerRecord) -> None:
         """Return when nothing of an earlier attempt can have an effect any more."""
-        self._earlier[before.step] = dict(before.notes)
+        # Oldest first: what a later attempt has noted, also that something is finished, wins.
+        self._earlier[before.step] = {**self._earlier.get(before.step, {}), **before.notes}
         folder = self._settings.sites / self._settings.site / "locks"
         limit = time.monotonic() + LOCKS_TIMEOUT
         while held := [path.name for path in sorted(folder.glob("*.lock")) if not config_files.is_free(path)]:
@@ -91,6 +103,9 @@ class Site:
         sessions = sessions_of(before.notes)
         if sessions and (problem := self._bench.settle(context, sessions)):
             message = f"database sessions of an earlier attempt of {before.step} could not be ended: {problem}"
+            if self._settings.database.root_password is None:
+                # Root sees and ends every session; whoever knows its password may succeed where we did not.
+                self._decline(message, EXIT_UNSETTLED)
             raise CommandFailed(message, EXIT_UNSETTLED, message)
 
     def _notes(self, context: StepContext) -> dict[str, str]:
@@ -124,10 +139,10 @@ class Site:
         if before:
             context.note(previous_apps=" ".join(before))
         context.lease.check()
-        image.write_atomically(path, "\n".join(self._image) + "\n")
+        files.replace(path, "\n".join(self._image) + "\n")
 
-    def _healthy(self) -> State:
-        state = self._bench.state()
+    def _healthy(self, context: StepContext) -> State:
+        state = self._bench.known_state(context.lease)
         if state.kind is not Kind.HEALTHY:
             reason = f"site {self._settings.site} is {state}"
             refuse(reason)
@@ -139,7 +154,7 @@ class Site:
         """Write the common config if it is not what the environment says, although the revision is done."""
         if self._verify_config() is None:
             return
-        lease = coordinator.lease(f"frappe/{self._settings.site}")
+        lease = coordinator.lease(self._scope)
         lease.acquire(timeout)
         with lease:
             lease.check()
@@ -183,11 +198,14 @@ class Site:
         """Refuse to create a site unless it is certain that nothing can be lost."""
         site, database = self._settings.site, self._settings.database
         if not self._settings.create:
-            refuse(f"site {site} does not exist and SKIP_INIT=1 forbids to create it", EXIT_NOT_CREATED)
+            # An operator's word, not something that is missing: nobody would expect this one to wait.
+            self._decline(f"site {site} does not exist and SKIP_INIT=1 forbids to create it", EXIT_NOT_CREATED, 0.0)
         if database.root_password is None or self._settings.admin_password is None:
-            refuse(f"site {site} does not exist; to create it, DB_ROOT_PASS and ADMIN_PASS (or *_FILE) are needed")
+            needed = "DB_ROOT_PASS and ADMIN_PASS (or *_FILE) are needed, here or at another replica"
+            self._decline(f"site {site} does not exist; to create it, {needed}")
         if state.root_error:
-            refuse(f"site {site} does not exist; the database does not let {database.root_user} in: {state.root_error}")
+            user = database.root_user
+            self._decline(f"site {site} does not exist; the database does not let {user} in: {state.root_error}")
         if state.database is not False:
             refuse(
                 f"site {site} has no folder, but its database or database user {database.name} exists: is the sites "
@@ -211,7 +229,13 @@ class Site:
         # Host and port come from the common config: given here, they would be copied into the site's own config,
         # where they win over it for ever. One word each: a password may begin with a dash.
         words = [f"{name}={value}" for name, value in options.items()]
-        self._command(context, "new-site", self._settings.site, *words, private=(password,))
+        try:
+            self._command(context, "new-site", self._settings.site, *words, private=(password,))
+        except CommandFailed as error:
+            # The framework rolls nothing back. Another attempt would meet what is left, and hide why this one failed.
+            if (state := self._bench.state()).kind is not Kind.ABSENT:
+                refuse(f"{error}; it left site {self._settings.site} {state}. Repair is a decision: nothing is dropped")
+            raise
 
     def _verify_site(self) -> str | None:
         state = self._bench.state()
@@ -221,7 +245,7 @@ class Site:
 
     def _migrate(self, context: StepContext) -> None:
         self._resume(context)
-        self._healthy()
+        self._healthy(context)
         self._write_apps(context)
         self._for_site(context, "migrate")
 
@@ -230,31 +254,39 @@ class Site:
     def _install(self, context: StepContext) -> None:
         """Install what is missing, one by one, and migrate again if anything was installed.
 
-        The framework lists an app before its after_install has run. So an app that an attempt of ours began and did
-        not finish is installed again with --force, listed or not.
+        The framework lists an app before its after_install has run. So an app that an attempt of ours, at whatever
+        revision, began and did not finish is installed again with --force, listed or not, wanted or not any more.
         """
         notes = self._resume(context)
-        listed = self._healthy().apps
+        listed = self._healthy(context).apps
         unknown = [app for app in self._wanted if app not in self._image]
         if unknown:
-            refuse(f"APPS names {', '.join(unknown)}, which the image does not have: {', '.join(self._image)}")
-        begun = notes.get("installing", "")
-        missing = [app for app in self._wanted if app not in listed or app == begun]
+            # Our own environment is wrong; once it is put right, no record has to be cleared.
+            names, known = ", ".join(unknown), ", ".join(self._image)
+            self._decline(f"APPS names {names}, which the image does not have: {known}", patience=0.0)
+        begun = notes.get("installing", "").split()
+        missing = [app for app in self._wanted if app not in listed or app in begun]
+        missing += [app for app in begun if app in listed and app in self._image and app not in self._wanted]
         if missing:
             self._write_apps(context)
         for app in missing:
-            context.note(installing=app, migrate_again="1")
+            force, others = app in begun, [other for other in begun if other != app]
+            context.note(installing=" ".join([*others, app]), migrate_again="1")
             notes["migrate_again"] = "1"
-            self._for_site(context, "install-app", app, *(["--force"] if app == begun else []))
-            # A hook that failed may leave exit code 0 in old versions: the list decides.
-            if app not in self._healthy().apps:
-                message = f"install-app {app} ended well, but it is not installed"
-                raise CommandFailed(message, 1, message)
-            context.note(installing="")
+            self._install_one(context, app, force=force)
+            begun = others
+            context.note(installing=" ".join(begun))
         if notes.get("migrate_again"):
             self._write_apps(context)
             self._for_site(context, "migrate")
             context.note(migrate_again="")
+
+    def _install_one(self, context: StepContext, app: str, *, force: bool) -> None:
+        self._for_site(context, "install-app", app, *(["--force"] if force else []))
+        # A hook that failed may leave exit code 0 in old versions: the list decides.
+        if app not in self._healthy(context).apps:
+            message = f"install-app {app} ended well, but it is not installed"
+            raise CommandFailed(message, 1, message)
 
     def _verify_apps(self) -> str | None:
         state = self._bench.state()
@@ -289,16 +321,34 @@ class Site:
 
     def _mirror(self, context: StepContext) -> None:
         """Write the files that probes of the original image look at; we never read them as truth."""
-        for kind in MIRRORS:
-            if kind == "migrated" and not self._settings.migrate:
-                continue
+        for path in self._mirrors():
             context.lease.check()
-            path = self._settings.sites / image.mirror_name(kind, self._settings.revision)
-            image.write_atomically(path, f"site {self._settings.site} token {context.lease.token}\n")
+            self._write_mirror(path, context.lease.token)
+
+    def restore_mirrors(self, coordinator: Coordinator) -> None:
+        """Write the mirrors that somebody has deleted, although the revision is done.
+
+        Needs no lease: they say what is recorded already, whoever writes them, and each is written at once as a whole.
+        """
+        missing = [path for path in self._mirrors() if not path.exists()]
+        if not missing:
+            return
+        record = coordinator.markers(self._scope).view().find("ready", self._settings.revision)
+        for path in missing:
+            self._write_mirror(path, record.token if record is not None else 0)
+        self._log("ready", f"written again: {', '.join(path.name for path in missing)}")
+
+    def _mirrors(self) -> list[Path]:
+        """Return the paths of the mirrors; ``ready`` is the last one."""
+        kinds = [kind for kind in MIRRORS if kind != "migrated" or self._settings.migrate]
+        return [self._settings.sites / image.mirror_name(kind, self._settings.revision) for kind in kinds]
+
+    def _write_mirror(self, path: Path, token: int) -> None:
+        files.replace(path, f"site {self._settings.site} token {token}\n")
 
     def _verify_mirrors(self) -> str | None:
-        name = image.mirror_name("ready", self._settings.revision)
-        return None if (self._settings.sites / name).exists() else f"{name} is not there"
+        missing = [path.name for path in self._mirrors() if not path.exists()]
+        return f"not there: {', '.join(missing)}" if missing else None
 
 
 __all__ = ["EXIT_NOT_CREATED", "EXIT_REFUSED", "EXIT_UNSETTLED", "MIRRORS", "Site", "refuse"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import select
+import socket
 import time
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
 from frappe_bootstrap import inspection
@@ -14,12 +15,17 @@ from frappe_bootstrap import inspection
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+    from urllib.parse import SplitResult
 
     from coordinate import Coordinator
     from frappe_bootstrap.bench import Bench
     from frappe_bootstrap.settings import Settings
 
+Seen = TypeVar("Seen")
+
 _REDIS_TIMEOUT = 3.0
+_REDIS_PORT = 6379
+_LONGEST_ANSWER = 4096
 _PAUSE = 0.5
 _LONGEST_PAUSE = 3.0
 
@@ -120,6 +126,29 @@ def wait_for_servers(
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
+def bear_outages(look: Callable[[], Seen], limit: float, stop: Stop, log: Callable[[str], object]) -> Seen:
+    """Return what a look at a server shows, repeating a look that fails; each new reason is logged.
+
+    Raises:
+        BackendUnavailable: none succeeded within ``limit`` seconds (WAIT_TIMEOUT); with the last reason.
+        Interrupted: asked to stop.
+    """
+    ends_at, pause, told = time.monotonic() + limit, _PAUSE, ""
+    while True:
+        stop.check()
+        try:
+            return look()
+        except BackendUnavailable as error:
+            if time.monotonic() >= ends_at:
+                message = f"no look at the site succeeded within {limit:g} s (WAIT_TIMEOUT): {error}"
+                raise BackendUnavailable(message) from error
+            if str(error) != told:
+                told = str(error)
+                log(f"trying again: {told}")
+        stop.sleep(min(pause, ends_at - time.monotonic()))
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+
+
 def _lease_store(coordinator: Coordinator) -> str | None:
     try:
         coordinator.backend.ping()
@@ -130,11 +159,42 @@ def _lease_store(coordinator: Coordinator) -> str | None:
 
 def ping_redis(url: str) -> str | None:
     """Return why a Redis server cannot be used, or None."""
+    parts = urlsplit(url)
+    plain = parts.scheme == "redis" and not parts.query
+    try:
+        reason = _ask_redis(parts) if plain else _ask_redis_by_client(url)
+    except OSError as error:
+        reason = str(error)
+    return f"{parts.hostname}:{parts.port}: {reason}" if reason else None
+
+
+def _ask_redis(parts: SplitResult) -> str | None:
+    """Log in and ping over a plain socket: to import the client library costs more than the rest of our start."""
+    commands = [["PING"]]
+    if database := parts.path.strip("/"):
+        commands.insert(0, ["SELECT", database])
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if user or password:
+        commands.insert(0, ["AUTH", user, password] if user else ["AUTH", password])
+    with (
+        socket.create_connection((parts.hostname or "", parts.port or _REDIS_PORT), _REDIS_TIMEOUT) as link,
+        link.makefile("rb") as answers,
+    ):
+        for command in commands:
+            words = [f"${len(word.encode())}\r\n{word}\r\n" for word in command]
+            link.sendall(f"*{len(words)}\r\n{''.join(words)}".encode())
+            answer = answers.readline(_LONGEST_ANSWER)
+            if not answer.startswith(b"+"):
+                return answer[1:].decode(errors="replace").strip() or "it closed the connection"
+    return None
+
+
+def _ask_redis_by_client(url: str) -> str | None:
+    """The same with all that a URL can say, TLS and its options among it."""
     import redis  # noqa: PLC0415 -- loaded when it is needed
     from redis.backoff import NoBackoff  # noqa: PLC0415
     from redis.retry import Retry  # noqa: PLC0415
 
-    parts = urlsplit(url)
     try:
         with redis.Redis.from_url(
             url,
@@ -144,8 +204,8 @@ def ping_redis(url: str) -> str | None:
             retry=Retry(NoBackoff(), 0),
         ) as client:
             client.ping()
-    except (redis.RedisError, OSError) as error:
-        return f"{parts.hostname}:{parts.port}: {error}"
+    except redis.RedisError as error:
+        return str(error)
     return None
 
 

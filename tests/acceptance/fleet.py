@@ -59,7 +59,7 @@ class Container:
         assert self.process is not None
         return self.process.pid
 
-    def wait(self, within: float = 60.0) -> int:
+    def wait(self, within: float = 300.0) -> int:
         """Return its exit code."""
         assert self.process is not None
         return self.process.wait(within)
@@ -99,10 +99,10 @@ class Fleet:
             "REDIS_QUEUE_PORT": str(redis_port),
             "REDIS_SOCKETIO_PORT": str(redis_port),
             "COORDINATE_URL": f"file://{folder}/leases",
-            "LOCK_RENEW_TTL_SECS": "3",
-            "LOCK_HEARTBEAT_SECS": "0.5",
-            "WAIT_TIMEOUT": "20",
-            "BOOT_TIMEOUT": "60",
+            "LOCK_RENEW_TTL_SECS": "30",
+            "LOCK_HEARTBEAT_SECS": "5",
+            "WAIT_TIMEOUT": "120",
+            "BOOT_TIMEOUT": "240",
             "STANDIN_DB_DIR": str(database),
             "STANDIN_DIR": str(folder / "counters"),
             "STANDIN_SCALE": "0.1",
@@ -122,7 +122,7 @@ class Fleet:
                     os.killpg(container.pid, signal.SIGKILL)
                 container.process.wait()
 
-    def boot(self, within: float = 60.0, **env: str) -> list[int]:
+    def boot(self, within: float = 300.0, **env: str) -> list[int]:
         """Start all and return their exit codes."""
         for container in self.containers:
             container.start(**env)

@@ -82,19 +82,21 @@ def test_a_killed_leader_is_replaced_and_everybody_serves(tmp_path: Path, redis_
         for container in fleet.containers:
             container.start()
         name = point.partition("@")[0]
-        eventually(lambda: fleet.count(name) > 0, within=30, what=point)
+        eventually(lambda: fleet.count(name) > 0, within=120, what=point)
         leader = fleet.leader()
         beat = tmp_path / "counters" / "heartbeat"
         os.kill(leader.pid, signal.SIGKILL)
-        killed = time.monotonic_ns()
+        killed, before = time.monotonic_ns(), {line["pid"] for line in fleet.history()}
         gate.touch()
         codes = [container.wait() for container in fleet.containers]
         assert sorted(codes) == [-9, 0, 0], fleet.told()
         assert {record["state"] for record in fleet.markers().values()} == {"done"}
         assert leader.start().wait() == 0, fleet.told()
+        # The next leader's first command: by then nothing of the dead one may live.
+        again = min(int(str(line["ns"])) for line in fleet.history() if line["pid"] not in before)
         early = [line.split() for line in (beat.read_text().splitlines() if beat.exists() else [])]
         starters = {pid for pid, when in early if int(when) < killed}
-        late = [line for line in early if line[0] in starters and int(line[1]) > killed + 500_000_000]
+        late = [line for line in early if line[0] in starters and int(line[1]) >= again]
         assert late == []
 
 
@@ -102,15 +104,15 @@ def test_sigterm_in_the_middle_of_a_step_hands_on_at_once(tmp_path: Path, redis_
     """143, the step recorded as interrupted, the next replica goes on without waiting for any ttl."""
     gate = tmp_path / "gate"
     knob = f"migrate:doctypes@frappe*1={gate}"
-    with Fleet(tmp_path, 2, redis_port, STANDIN_PAUSE=knob, LOCK_RENEW_TTL_SECS="30", LOCK_HEARTBEAT_SECS="5") as fleet:
+    with Fleet(tmp_path, 2, redis_port, STANDIN_PAUSE=knob, LOCK_RENEW_TTL_SECS="600") as fleet:
         for container in fleet.containers:
             container.start()
-        eventually(lambda: fleet.count("migrate:doctypes") > 0, within=30, what="the migration")
+        eventually(lambda: fleet.count("migrate:doctypes") > 0, within=120, what="the migration")
         leader = fleet.leader()
         os.kill(leader.pid, signal.SIGTERM)
-        assert leader.wait(10) == 143, fleet.told()
+        assert leader.wait() == 143, fleet.told()
         (other,) = [container for container in fleet.containers if container is not leader]
-        assert other.wait(15) == 0, fleet.told()
+        assert other.wait() == 0, fleet.told()
         record = fleet.markers()["migrate"]
         assert (record["state"], record["failures"], record["crashes"]) == ("done", 0, 0)
 
@@ -122,9 +124,9 @@ def test_sigterm_while_waiting_ends_at_once(tmp_path: Path, redis_port: int) -> 
         down.touch()
         (container,) = fleet.containers
         container.start()
-        eventually(lambda: "Can't connect" in container.text(), within=20, what="the reason")
+        eventually(lambda: "Can't connect" in container.text(), within=120, what="the reason")
         os.kill(container.pid, signal.SIGTERM)
-        assert container.wait(10) == 143, fleet.told()
+        assert container.wait() == 143, fleet.told()
 
 
 def test_servers_that_are_down_are_named_and_end_with_69(tmp_path: Path, redis_port: int) -> None:
@@ -171,7 +173,7 @@ def test_a_step_that_always_kills_its_container_stops_the_fleet(tmp_path: Path, 
     ) as fleet:
         for container in fleet.containers:
             container.start()
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + 400
         restarts = 0
         while time.monotonic() < deadline:
             codes = [container.process.poll() for container in fleet.containers if container.process]

@@ -29,7 +29,7 @@ class Fleet:
         with (self.folder / f"stderr-{number}").open("wb") as stderr:
             return subprocess.Popen(argv, stderr=stderr, start_new_session=True)
 
-    def finish(self, within: float = 45.0) -> list[int]:
+    def finish(self, within: float = 240.0) -> list[int]:
         """Wait for all members, letting a stopped one go on when its lease is long gone; return exit codes."""
         deadline = time.monotonic() + within
         try:

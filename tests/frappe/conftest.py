@@ -13,8 +13,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
+from coordinate import connect
 from tests.standin.fleet import EXAMPLE, Bench, make_bench
 
 if TYPE_CHECKING:
@@ -46,14 +48,14 @@ class Fleet:
         settings = {"STANDIN_DB_DIR": self.environ["STANDIN_DB_DIR"], "STANDIN_SCALE": "0"}
         return Bench(self.benches[0], settings, root={"user": "root", "password": self.canaries["DB_ROOT_PASS"]})
 
-    def start(self, *command: str, **environ: str) -> subprocess.Popen[str]:
-        """Start one more replica."""
+    def start(self, *command: str, program: str = "", **environ: str) -> subprocess.Popen[str]:
+        """Start one more replica; ``program``: Python that becomes the bootstrap."""
         number = len(self.running)
         if number >= len(self.benches):
             path = self.root / f"bench-{number}"
             self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
         child = subprocess.Popen(
-            [sys.executable, "-m", "frappe_bootstrap.cli", *command],
+            [sys.executable, *(["-c", program] if program else ["-m", "frappe_bootstrap.cli"]), *command],
             env={**self.environ, "BENCH_DIR": str(self.benches[number]), **environ},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -74,6 +76,37 @@ class Fleet:
         path = self.root / "bench.log"
         lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
         return Counter(line["command"] for line in lines if line["event"] == "begin")
+
+    def record(self, step: str, revision: str = "registry/image:1") -> dict[str, Any]:
+        """Return what is recorded about a step."""
+        with connect(f"file://{self.sites}/.frappe_bootstrap") as coordinator:
+            record = coordinator.markers("frappe/s1").view().find(step, revision)
+        return msgspec.to_builtins(record) if record is not None else {}
+
+    def reset(self, step: str, revision: str = "registry/image:1") -> None:
+        """Clear a step's record, as an operator does."""
+        with connect(f"file://{self.sites}/.frappe_bootstrap") as coordinator:
+            assert coordinator.markers("frappe/s1").reset(step, revision)
+
+    def fail_looks(self, *numbers: int) -> Path:
+        """Let those runs of the next replica's bench Python fail; the file that is returned counts them."""
+        number = len(self.running)
+        self.benches.append(
+            make_bench.make_bench(self.root / f"bench-{number}", ["demo_app"], apps_txt=False, sites=self.sites)
+        )
+        python, count = self.benches[number] / "env/bin/python", self.root / f"looks-{number}"
+        python.rename(python.with_name("real-python"))
+        count.write_text("0")
+        python.write_text(
+            f"""#!/bin/sh
+number=$(($(cat {count}) + 1))
+echo $number > {count}
+case " {" ".join(map(str, numbers))} " in *" $number "*) echo no look today >&2; exit 1;; esac
+exec {python.with_name("real-python")} "$@"
+"""
+        )
+        python.chmod(0o755)
+        return count
 
     def close(self) -> None:
         """End what a failed test left."""

@@ -56,6 +56,34 @@ def test_a_new_revision_migrates_and_installs_what_is_missing(fleet: Fleet) -> N
     assert fleet.commands() == {**COLD, "migrate": 3}
 
 
+def test_a_warm_replica_restores_the_files_that_probes_look_for(fleet: Fleet) -> None:
+    """Somebody has deleted them; the record, not they, says that the revision is done."""
+    assert fleet.run()[0] == 0
+    mirrors = [fleet.sites / image.mirror_name(kind, "registry/image:1") for kind in ("ready", "migrated")]
+    before = [path.read_text() for path in mirrors]
+    for path in mirrors:
+        path.unlink()
+    code, _, err = fleet.run()
+    assert (code, ".ready_" in err) == (0, True)
+    assert all(re.fullmatch(r"site s1 token [1-9]\d*\n", path.read_text()) for path in mirrors)
+    assert len(before) == 2
+    assert fleet.commands() == COLD
+
+
+def test_a_warm_replica_bears_a_look_that_fails(fleet: Fleet) -> None:
+    """The bench's Python, asked again after the servers had answered, fails twice: no reason to give up."""
+    assert fleet.run()[0] == 0
+    looks = fleet.fail_looks(2, 3)
+    code, out, err = fleet.run("echo", "serving")
+    assert (code, out) == (0, "serving\n"), err
+    assert "no look today" in err
+    assert int(looks.read_text()) == 4
+    fleet.fail_looks(*range(2, 100))
+    code, out, err = fleet.run("echo", "serving", WAIT_TIMEOUT="1")
+    assert (code, out) == (69, "")
+    assert "no look today" in err
+
+
 def test_another_replica_takes_over_and_ends_the_dead_leaders_database_session(fleet: Fleet, tmp_path: Path) -> None:
     """A statement that goes on without its client is not waited for by luck: its session is killed."""
     folder = tmp_path / "gate"
@@ -91,6 +119,7 @@ def test_an_empty_volume_with_a_live_database_is_refused_and_nothing_is_lost(fle
     assert code == 81
     assert "is the sites volume empty" in err
     assert not (fleet.sites / "s1").exists()
+    assert fleet.record("site", "2")["attempts"] == 1
     (fleet.root / "elsewhere").rename(fleet.sites / "s1")
     assert fleet.bench.tables() == rows
     assert (fleet.sites / "s1" / "site_config.json").read_text() == config
@@ -108,12 +137,13 @@ def test_a_record_that_the_database_contradicts_is_not_believed(fleet: Fleet) ->
 
 def test_a_half_made_site_is_refused_by_the_whole_fleet(fleet: Fleet) -> None:
     """Repair is a decision; the reason is in the log, and the site is left as it was."""
-    code, out, err = fleet.run("echo", "serving", STANDIN_DIE="new-site:doctypes@36")
-    assert (code, out) == (81, "")
-    assert "half-made" in err
+    replicas = [fleet.start("echo", "serving", STANDIN_DIE="new-site:doctypes@36") for _ in range(3)]
+    for child in replicas:
+        out, err = child.communicate(timeout=LIMIT)
+        assert (child.returncode, out) == (81, ""), err
+        assert "half-made" in err
     assert fleet.commands() == {"new-site": 1}
-    code, _, err = fleet.run()
-    assert code == 81
+    assert fleet.record("site")["attempts"] == 1
 
 
 def test_a_wrong_password_of_the_site_is_unreachable_and_never_a_reason_to_create(fleet: Fleet) -> None:
@@ -131,8 +161,8 @@ def test_a_wrong_password_of_the_site_is_unreachable_and_never_a_reason_to_creat
     ("change", "code", "words"),
     [
         ({"SKIP_INIT": "1"}, 82, "SKIP_INIT=1 forbids"),
-        ({"DB_ROOT_PASS": ""}, 81, "DB_ROOT_PASS and ADMIN_PASS"),
-        ({"DB_ROOT_PASS": "wrong"}, 81, "does not let root in"),
+        ({"DB_ROOT_PASS": "", "WAIT_TIMEOUT": "2"}, 81, "DB_ROOT_PASS and ADMIN_PASS"),
+        ({"DB_ROOT_PASS": "wrong", "WAIT_TIMEOUT": "2"}, 81, "does not let root in"),
         ({"APPS": "stranger"}, 81, "which the image does not have"),
         ({"DB_HOST": ""}, 78, "DB_HOST: is required"),
         ({"COORDINATE_URL": "redis+nonsense"}, 78, "store URL"),

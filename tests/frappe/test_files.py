@@ -13,12 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinate.errors import CommandFailed, ConfigError, Interrupted, StepFailed, WaitTimeout
+from coordinate.errors import (
+    BackendUnavailable,
+    CommandFailed,
+    ConfigError,
+    Interrupted,
+    StepDeclined,
+    StepFailed,
+    StepRefused,
+    WaitTimeout,
+)
 from coordinate.types import MarkerRecord, MarkerState
-from frappe_bootstrap import config_files, image, settings
+from frappe_bootstrap import config_files, files, image, settings
 from frappe_bootstrap.cli import exit_code
 from frappe_bootstrap.reporting import Redactor, Reporter
-from frappe_bootstrap.waiting import Stop, check_container, ping_redis
+from frappe_bootstrap.waiting import Stop, bear_outages, check_container, ping_redis
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +82,26 @@ def test_a_config_file_that_is_right_is_not_touched(tmp_path: Path) -> None:
     before = path.stat()
     assert not config_files.merge(path, lock, {"db_port": 3306}, {"default_site": "s1"})
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_file_is_replaced_as_a_whole_and_a_failure_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Mode and content stay as they were when the rename does not happen; a new file is readable by all."""
+    path = tmp_path / "apps.txt"
+    files.replace(path, "old")
+    assert path.stat().st_mode & 0o7777 == 0o644
+    path.chmod(0o660)
+    files.replace(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o7777) == ("new", 0o660)
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.replace(path, "lost")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("apps.txt", "new")]
 
 
 def test_a_damaged_config_file_is_left_as_it_is(tmp_path: Path) -> None:
@@ -144,10 +173,31 @@ def test_a_request_to_stop_ends_a_sleep() -> None:
         stop.sleep(3600)
 
 
+def test_a_look_that_fails_is_repeated_until_the_limit() -> None:
+    """Each reason is said once; one good look is enough; a request to stop is heard."""
+    reasons, told = ["down", "down", "starting"], list[str]()
+
+    def look() -> str:
+        if reasons:
+            raise BackendUnavailable(reasons.pop(0))
+        return "healthy"
+
+    assert bear_outages(look, 30.0, Stop(), told.append) == "healthy"
+    assert told == ["trying again: down", "trying again: starting"]
+    reasons.extend(["gone"] * 100)
+    with pytest.raises(BackendUnavailable, match=r"within 0\.1 s .*gone"):
+        bear_outages(look, 0.1, Stop(), told.append)
+    stop = Stop()
+    stop.set(15)
+    with pytest.raises(Interrupted):
+        bear_outages(look, 30.0, stop, told.append)
+
+
 def test_the_fleet_ends_with_the_code_of_the_refusal() -> None:
     """Followers know it by the record."""
     record = MarkerRecord("site", "v1", MarkerState.FAILED, exit_code=82)
     assert exit_code(StepFailed("given up", record)) == 82
     assert exit_code(StepFailed("given up", MarkerRecord("site", "v1", MarkerState.FAILED, exit_code=1))) == 76
-    assert exit_code(CommandFailed("refused", 81)) == 81
+    assert exit_code(StepRefused("refused", 81)) == 81
+    assert exit_code(StepDeclined("not here", 82)) == 82
     assert exit_code(Interrupted("stopped", 2)) == 130

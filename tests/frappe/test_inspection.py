@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from coordinate.errors import BackendUnavailable
+from coordinate.errors import BackendUnavailable, LeaseLost
 from frappe_bootstrap import settings
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.inspection import Kind, classify, unreachable
@@ -93,3 +93,45 @@ def test_a_server_that_is_down_is_no_state_of_a_site(
             bench.state()
     else:
         assert bench.state().kind is Kind.UNREACHABLE
+
+
+class Context:
+    """A step under a grant; its commands do nothing."""
+
+    def __init__(self, token: int) -> None:
+        self.lease = self
+        self.token = token
+        self.is_lost = False
+
+    def run(self, *_: object, **__: object) -> str:
+        """Run nothing."""
+        return ""
+
+    def check(self) -> None:
+        """Raise as a lost lease does."""
+        if self.is_lost:
+            message = "gone"
+            raise LeaseLost(message)
+
+
+def test_a_look_is_repeated_unless_nobody_can_have_changed_anything(
+    environ: dict[str, str], healthy: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a look after our own last command, under the very grant of that command, is good enough."""
+    bench, looks = Bench(settings.load(environ), Stop(), {}), []
+    monkeypatch.setattr(bench, "inspect", lambda **_: looks.append(0) or healthy)
+    context: Any = Context(7)
+    bench.state()
+    bench.known_state(context.lease)
+    assert len(looks) == 2, "before the lease, anybody may have led"
+    bench.run(context, "migrate")
+    bench.known_state(context.lease)
+    assert len(looks) == 3, "a command changes the site"
+    assert bench.known_state(context.lease).kind is Kind.HEALTHY
+    assert len(looks) == 3, "nobody else may"
+    later: Any = Context(9)
+    bench.known_state(later.lease)
+    assert len(looks) == 4, "somebody led in between"
+    context.is_lost = True
+    with pytest.raises(LeaseLost):
+        bench.known_state(context.lease)

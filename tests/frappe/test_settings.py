@@ -142,6 +142,29 @@ def test_whole_redis_urls_need_a_port_and_make_host_and_ports_optional(environ: 
     assert "REDIS_QUEUE_URL" in problems({**given, **urls, "REDIS_QUEUE_URL": "redis://q"})
 
 
+def test_leases_on_a_server_that_a_build_flushes_are_refused(environ: dict[str, str]) -> None:
+    """operating-frappe 16: a certain build is refused, a possible one warned of, another server is fine."""
+    shared = {**environ, "COORDINATE_URL": "rediss://u:canary@REDIS:6379/5"}
+    text = problems({**shared, "REBUILD_ASSETS_ON_BOOT": "1"})
+    assert "REBUILD_ASSETS_ON_BOOT: a build may flush redis_cache" in text
+    assert "LOCK_REDIS_HOST" in text
+    assert "canary" not in text
+    assert any("leases are on the server of redis_cache" in notice for notice in settings.load(shared).notices)
+    assert not settings.load({**shared, "REBUILD_ASSETS_ON_BOOT": "0"}).notices
+    for elsewhere in ("file:///leases", "redis://redis:6390", "redis://other", "redis+sentinel://redis:6379/s"):
+        apart = {**environ, "COORDINATE_URL": elsewhere, "REBUILD_ASSETS_ON_BOOT": "1"}
+        assert not settings.load(apart).notices
+    local = {**environ, "REDIS_HOST": "localhost", "COORDINATE_BACKEND": "redis", "REBUILD_ASSETS_ON_BOOT": "1"}
+    assert "a build may flush" in problems(local)
+
+
+def test_one_redis_for_everything_is_said_aloud(environ: dict[str, str]) -> None:
+    """operating-frappe 16: flushing the cache empties the queue, too."""
+    one = {**environ, **dict.fromkeys(("REDIS_CACHE_PORT", "REDIS_QUEUE_PORT", "REDIS_SOCKETIO_PORT"), "6379")}
+    assert any("are one server" in notice for notice in settings.load(one).notices)
+    assert not settings.load(environ).notices
+
+
 def test_apps_are_wanted_once_each_and_new_ones_within_the_lists(environ: dict[str, str]) -> None:
     """Frappe is never one of them; AUTO_INSTALL_NEW_APPS adds the image's."""
     image = ("frappe", "erp", "hr", "crm")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate._identity import mint
-from coordinate.backend import StoreSettings
-from coordinate.backends.redis import RedisBackend
 from coordinate.errors import BackendUnavailable, ConfigError, CorruptRecord, StaleToken
 from coordinate.testing.lease_port import granted
 from coordinate.types import (
@@ -23,50 +21,18 @@ from coordinate.types import (
     Renewed,
     Unknown,
 )
-from coordinate.url import parse
-from tests.servers import redis_server
+from tests.servers import opened, redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import redis
 
-    from tests.servers import RedisServer
+    from coordinate.backends.redis import RedisBackend
 
-TIMEOUT = 0.5
 DAY = 24 * 3600 * 10**6
 LEASE = "t:{l:job}:lease"
 DONE = MarkerRecord("migrate", "r1", MarkerState.DONE, 7)
-
-
-def opened(url: str, timeout: float = TIMEOUT) -> RedisBackend:
-    """Return a backend whose answers come soon."""
-    return RedisBackend.open(parse(url), StoreSettings("t", timeout))
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests that leave it running."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def admin(shared: RedisServer) -> Iterator[redis.Redis]:
-    """Return a plain client of the emptied shared server."""
-    with shared.client() as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def backend(shared: RedisServer, admin: redis.Redis) -> Iterator[RedisBackend]:
-    """Return a backend on the emptied shared server."""
-    del admin
-    backend = opened(shared.url)
-    yield backend
-    backend.close()
 
 
 def evaluations(admin: redis.Redis) -> int:
@@ -130,12 +96,12 @@ def test_a_floor_more_than_a_day_ahead_is_refused(backend: RedisBackend) -> None
 
 
 def test_a_thousand_leases_are_renewed_in_two_requests(backend: RedisBackend, admin: redis.Redis) -> None:
-    """Five hundred in each, and a greeting if the connection was silent; the answers keep their order."""
+    """Five hundred in each, and a greeting before each if the connection was silent; the answers keep their order."""
     grants = [granted(backend, f"many/{number}") for number in range(1000)]
     backend.release(grants[700])
     admin.config_resetstat()
     answers = backend.renew(grants)
-    assert evaluations(admin) in {2, 3}
+    assert 2 <= evaluations(admin) <= 4
     assert [number for number, answer in enumerate(answers) if not isinstance(answer, Renewed)] == [700]
 
 

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from coordinate._identity import mint
-from coordinate.backend import StoreSettings
-from coordinate.backends.redis import RedisBackend
 from coordinate.errors import BackendUnavailable
 from coordinate.testing.lease_port import granted
 from coordinate.testing.watch_port import woken
 from coordinate.types import Granted, Held, Owner, Topic
-from coordinate.url import parse
-from tests.servers import redis_server
+from tests.servers import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import redis
 
+    from coordinate.backends.redis import RedisBackend
     from coordinate.backends.redis.watch import RedisWatch
     from tests.servers import RedisServer
 
@@ -40,30 +38,6 @@ answer = backend.acquire("job", mint(), 30, queue=watch)
 print(type(answer).__name__, flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def admin(shared: RedisServer) -> Iterator[redis.Redis]:
-    """Return a plain client of the emptied server."""
-    with shared.client() as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def backend(shared: RedisServer, admin: redis.Redis) -> Iterator[RedisBackend]:
-    """Return the client that holds what others wait for."""
-    del admin
-    backend = RedisBackend.open(parse(shared.url), StoreSettings("t"))
-    yield backend
-    backend.close()
 
 
 class Waiter(NamedTuple):
@@ -92,7 +66,7 @@ def waiter(shared: RedisServer, admin: redis.Redis) -> Iterator[Callable[[], Wai
     made: list[Waiter] = []
 
     def make() -> Waiter:
-        backend = RedisBackend.open(parse(shared.url), StoreSettings("t"))
+        backend = opened(shared.url)
         made.append(Waiter(backend, backend.watch(), mint()))
         assert isinstance(made[-1].ask(), Held)
         return made[-1]
@@ -247,7 +221,7 @@ def test_a_server_without_channel_rights_is_noticed_when_the_watch_opens(
 ) -> None:
     """Not at the first release."""
     admin.execute_command("ACL", "SETUSER", "deaf", "reset", "on", ">canary-pw", "~t:*", "+@all")
-    backend = RedisBackend.open(parse(f"redis://deaf:canary-pw@127.0.0.1:{shared.port}/0"), StoreSettings("t"))
+    backend = opened(f"redis://deaf:canary-pw@127.0.0.1:{shared.port}/0")
     with pytest.raises(BackendUnavailable, match="ACL SETUSER"):
         backend.watch()
     backend.close()

@@ -24,7 +24,8 @@ from coordinate.process import GuardedChild, become_subreaper, now
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-PATIENCE = 10.0
+PATIENCE = 60.0
+"""Seconds that a busy machine may take for what an idle one does at once."""
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> bool:
@@ -154,8 +155,14 @@ def _is_open(fd: int) -> bool:
     return False
 
 
+def _shorten(child: GuardedChild, note: Path) -> None:
+    deadline = now() + 0.5
+    child.extend(deadline)
+    note.write_text(str(deadline))
+
+
 def supervise(folder: str, text: str) -> None:
-    """Guard a family, and wait for signals; options: lifetime, fork, lock, subreaper, result, guardian."""
+    """Guard a family, and wait for signals; options: lifetime, fork, lock, subreaper, result, guardian, shorten."""
     options = json.loads(text)
     _guard.__file__ = options.get("guardian", _guard.__file__)
     if options.get("subreaper"):
@@ -165,6 +172,8 @@ def supervise(folder: str, text: str) -> None:
         fds = [os.open(path, os.O_RDWR | os.O_CREAT)]
         fcntl.flock(fds[0], fcntl.LOCK_EX)
     child = GuardedChild(program("family", folder), deadline=now() + options["lifetime"], hold_fds=fds, unlock_fds=fds)
+    if note := options.get("shorten"):
+        signal.signal(signal.SIGUSR1, lambda *_: _shorten(child, Path(note)))
     if path := options.get("fork"):
         copy = os.fork()
         Path(path).write_text(str(copy or os.getpid()))

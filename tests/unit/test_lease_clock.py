@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinate._keeper import Keeper
+from coordinate import connect
+from coordinate._keeper import PAUSE_AFTER_ERROR, Keeper
 from coordinate._waiting import Hub
 from coordinate.backend import Backend, StoreSettings
 from coordinate.backends.memory import MemoryBackend
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, LeaseLost
 from coordinate.lease import Lease, Limits, Shared
-from coordinate.testing import FakeClock
+from coordinate.testing import FakeClock, eventually
 from coordinate.types import Gone, LossReason, Unknown
 from coordinate.url import parse
 
@@ -252,6 +253,54 @@ def test_entering_a_lease_that_was_lost_in_between_raises(world: World) -> None:
     world.clock.advance(3600)
     with pytest.raises(LeaseLost), lease:
         pytest.fail("the body must not run")
+
+
+def test_a_callback_that_raises_stops_neither_the_others_nor_other_leases(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever is hung on a renewal, leases are renewed."""
+    first, second = world.lease(), Lease(world.shared, "other", TIMING)
+    assert second.try_acquire()
+    told: list[float] = []
+
+    def broken(_: float) -> None:
+        message = "no room"
+        raise OSError(message)
+
+    for lease in (first, second):
+        lease.on_renewed(broken)
+        lease.on_renewed(told.append)
+    before = first.deadline, second.deadline
+    world.clock.advance(TIMING.retry_period)
+    world.keeper.tick()
+    assert first.deadline > before[0]
+    assert second.deadline > before[1]
+    assert sorted(told) == sorted([first.deadline, second.deadline])
+    assert "no room" in caplog.text
+
+
+def test_after_an_error_the_keeper_goes_on_but_not_in_a_busy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that breaks the rule never to raise costs one attempt in a while, not a processor."""
+    asked: list[float] = []
+    with connect("memory://broken-rule", ttl=3) as coordinator:
+
+        def renew(_: Sequence[Grant]) -> list[RenewAnswer]:
+            asked.append(coordinator.clock.now())
+            raise ZeroDivisionError
+
+        monkeypatch.setattr(coordinator.backend, "renew", renew)
+        coordinator.lease("job").acquire()
+        eventually(lambda: len(asked) >= 5, what="renewal")
+    assert all(later - earlier >= 0.9 * PAUSE_AFTER_ERROR for earlier, later in itertools.pairwise(asked))
+
+
+def test_a_closed_coordinator_says_so() -> None:
+    """Whoever waits with it gets an error of ours, and what to do."""
+    with connect("memory://closed") as other, connect("memory://closed") as coordinator:
+        other.lease("job").acquire()
+        coordinator.close()
+        with pytest.raises(ConfigError, match="is closed"):
+            coordinator.lease("job").acquire(timeout=1)
 
 
 def test_a_closed_hub_bears_a_late_signal_and_a_second_close() -> None:

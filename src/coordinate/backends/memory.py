@@ -190,7 +190,7 @@ class MemoryBackend(Backend):
                 grant = Grant(name, store.tokens[name], owner.nonce, ttl)
                 lease = store.leases[name] = _Lease(grant, owner, now + ttl)
             if lease.owner.nonce == owner.nonce:
-                lease.expires = now + ttl
+                lease.expires = now + lease.grant.ttl
                 store.queues[name].pop(owner.nonce, None)
                 return Granted(lease.grant)
             if isinstance(queue, MemoryWatch):

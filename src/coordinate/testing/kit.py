@@ -6,10 +6,12 @@ import contextlib
 import time
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
 import pytest
 
 from coordinate._clock import SYSTEM, Clock
 from coordinate.backend import Backend, StoreSettings
+from coordinate.types import MarkerRecord, MarkerState
 from coordinate.url import parse
 
 if TYPE_CHECKING:
@@ -49,8 +51,16 @@ class FakeClock:
         self._now += seconds
 
 
+def record(
+    step: str = "migrate", state: MarkerState = MarkerState.DONE, *, token: int, **fields: object
+) -> MarkerRecord:
+    """Return a record of revision ``r1`` with some fields changed."""
+    base = MarkerRecord(step, "r1", state, token, started=1.5, finished=2.5, attempts=1)
+    return msgspec.structs.replace(base, **fields)
+
+
 @contextlib.contextmanager
-def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 2.0) -> Iterator[OpenBackend]:
+def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 15.0) -> Iterator[OpenBackend]:
     """Yield a function that opens clients of one store, and close them all in the end."""
     opened: list[Backend] = []
     settings = StoreSettings(namespace="contract", timeout=timeout, clock=clock)
@@ -64,7 +74,7 @@ def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: flo
         backend.close()
 
 
-def eventually(condition: Callable[[], bool], *, within: float = 5.0, what: str = "the condition") -> None:
+def eventually(condition: Callable[[], bool], *, within: float = 30.0, what: str = "the condition") -> None:
     """Ask until true, at most ``within`` seconds; fail naming ``what`` otherwise."""
     deadline = time.monotonic() + within
     while not condition():

@@ -133,6 +133,12 @@ class LeasePortContract:
         assert [isinstance(answer, Renewed) for answer in answers] == [True, True, False, True, True]
         assert answers[2] == Gone(LossReason.TAKEN)
 
+    def test_a_repeated_acquire_gets_the_ttl_of_the_first(self, backend: Backend) -> None:
+        """As after a lost reply: the same grant, whatever the repetition asks for."""
+        owner = mint()
+        grant = granted(backend, "repeated", owner, ttl=30)
+        assert granted(backend, "repeated", owner, ttl=10) == grant
+
     def test_renewing_nothing_is_allowed(self, backend: Backend) -> None:
         """An empty batch has an empty answer."""
         assert backend.renew([]) == []

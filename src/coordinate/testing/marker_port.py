@@ -5,24 +5,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-import msgspec
 import pytest
 
 from coordinate._identity import mint
 from coordinate.errors import AlreadyDone, StaleToken
-from coordinate.types import Claim, MarkerRecord, MarkerState
+from coordinate.testing.kit import record
+from coordinate.types import Claim, MarkerState
 
 if TYPE_CHECKING:
     from coordinate.backend import Backend
     from coordinate.testing.kit import OpenBackend
-
-
-def record(
-    step: str = "migrate", state: MarkerState = MarkerState.DONE, *, token: int, **fields: object
-) -> MarkerRecord:
-    """Return a record of revision ``r1`` with some fields changed."""
-    base = MarkerRecord(step, "r1", state, token, started=1.5, finished=2.5, attempts=1)
-    return msgspec.structs.replace(base, **fields)
 
 
 class MarkerPortContract:

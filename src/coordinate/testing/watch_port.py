@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate._identity import mint
+from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
-from coordinate.types import Capability, Claim, Granted, Held, MarkerRecord, MarkerState, Topic
+from coordinate.types import Capability, Claim, Granted, Held, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from coordinate.testing.kit import OpenBackend
 
 
-def woken(watch: Watch, topic: Topic, within: float = 2.0) -> bool:
+def woken(watch: Watch, topic: Topic, within: float = 30.0) -> bool:
     """Return whether the watch reports the topic in time; other topics may come, too."""
     deadline = time.monotonic() + within
     while (left := deadline - time.monotonic()) > 0:
@@ -112,7 +113,7 @@ class WatchPortContract:
         watch.add(topic)
         backend.claim("site", Claim(7, mint()))
         assert woken(watch, topic)
-        backend.put_marker("site", MarkerRecord("migrate", "r1", MarkerState.DONE, 7), 7)
+        backend.put_marker("site", record(token=7), 7)
         assert woken(watch, topic)
         backend.delete_marker("site", "migrate", "r1")
         assert woken(watch, topic)
@@ -141,7 +142,7 @@ class WatchPortContract:
         watch.add(Topic("markers", "quiet"))
         for _ in range(10):
             watch.drain()
-        assert time.monotonic() - started < 1.0
+        assert time.monotonic() - started < 10.0
 
     def test_closing_a_watch_twice_is_harmless(self, backend: Backend) -> None:
         """Close is idempotent."""

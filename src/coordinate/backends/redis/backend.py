@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from coordinate.types import (
         AcquireAnswer,
         Claim,
+        Finding,
         Grant,
         LeaseRecord,
         MarkerRecord,
@@ -39,6 +40,10 @@ _ALWAYS = frozenset(
 )
 
 
+_SENTINEL = ("redis+sentinel", "rediss+sentinel", "sentinel")
+"""The last one is how Celery's users write it."""
+
+
 class RedisBackend(Backend):
     """Redis servers, for leases, markers or both.
 
@@ -52,7 +57,7 @@ class RedisBackend(Backend):
     Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix")
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL)
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
     def __init__(self, server: Topology, namespace: str, census: Census) -> None:
@@ -83,7 +88,7 @@ class RedisBackend(Backend):
         try:
             info = facts.read(self._server)
         except BackendUnavailable:
-            # Unreachable now, or INFO is forbidden: promise less, and ask again the next time.
+            # Unreachable now: promise less, and ask again the next time.
             return _ALWAYS
         self._capabilities = _ALWAYS
         if facts.durable(info):
@@ -184,9 +189,19 @@ class RedisBackend(Backend):
         self._server.ask("ping", b"PING")
 
     def describe(self) -> dict[str, str]:
-        """Return kind, address, version, role, persistence and eviction policy; the last four need INFO."""
+        """Return kind, address, version, role, persistence, eviction policy; without INFO the latter are unknown."""
         known = {"kind": "redis", "address": str(self._server.url)}
         return known | facts.described(facts.read(self._server))
+
+    def doctor(self) -> list[Finding]:
+        """Return which settings of the servers and of the URL break a promise.
+
+        Raises:
+            BackendUnavailable: a server does not answer.
+        """
+        from coordinate.backends.redis import doctor  # noqa: PLC0415 -- one command needs it
+
+        return doctor.examine(self._server)
 
     def close(self) -> None:
         """Close the connections. Watches are closed by who opened them."""
@@ -195,6 +210,10 @@ class RedisBackend(Backend):
 
 def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topology:
     # Each is imported only when a URL names it: most programs need one.
+    if url.scheme in _SENTINEL:
+        from coordinate.backends.redis import sentinel  # noqa: PLC0415
+
+        return sentinel.Sentinel(url, options.read(url, settings, *sentinel.OPTIONS), census)
     from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
     more = ("db",) if url.scheme == "unix" else ()

@@ -1,25 +1,35 @@
-"""What this process's holders still believe in: the leases that may be re-asserted after a server lost them."""
+"""What this process's holders still believe in: the leases that are renewed, and may be restored after a loss."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from coordinate.backends.redis.node import Call
+    from coordinate.types import Grant, Owner
 
-class Belief(NamedTuple):
+
+class Belief:
     """One granted lease.
 
     Args:
-        owner: who holds it, encoded.
+        token: of the grant; one owner may have had another one before.
+        owner: who holds it.
+        renewal: the call that renews it, put together once.
         incarnation: of the server that confirmed it last.
         until: instant, on the local clock, until which the holder believes in it.
     """
 
-    owner: bytes
-    incarnation: bytes
-    until: float
+    __slots__ = ("incarnation", "owner", "renewal", "token", "until")
+
+    def __init__(self, token: int, owner: Owner, renewal: Call, incarnation: bytes, until: float) -> None:
+        self.token = token
+        self.owner = owner
+        self.renewal = renewal
+        self.incarnation = incarnation
+        self.until = until
 
 
 class Beliefs:
@@ -31,25 +41,20 @@ class Beliefs:
         self._sweep_at = 64
 
     def note(self, nonce: str, belief: Belief) -> None:
-        """Note a grant or a renewal."""
+        """Note a grant."""
         self._by_nonce[nonce] = belief
         if len(self._by_nonce) >= self._sweep_at:
             now = self._now()
             # A copy first: other threads note and forget meanwhile.
-            living = {key: belief for key, belief in list(self._by_nonce.items()) if belief.until > now}
-            self._by_nonce = living | {nonce: belief}
+            for key, each in list(self._by_nonce.items()):
+                if each.until <= now:
+                    self._by_nonce.pop(key, None)
             self._sweep_at = 2 * len(self._by_nonce) + 64
 
-    def renewed(self, nonce: str, incarnation: bytes, until: float) -> None:
-        """Note that a server confirmed a lease again."""
-        belief = self._by_nonce.get(nonce)
-        if belief is not None:
-            self._by_nonce[nonce] = Belief(belief.owner, incarnation, until)
-
-    def find(self, nonce: str) -> Belief | None:
-        """Return what is believed at this instant; None where the holder's time is over."""
-        belief = self._by_nonce.get(nonce)
-        return belief if belief is not None and belief.until > self._now() else None
+    def find(self, grant: Grant) -> Belief | None:
+        """Return what is noted of exactly this grant, also when its time is over."""
+        belief = self._by_nonce.get(grant.nonce)
+        return belief if belief is not None and belief.token == grant.token else None
 
     def forget(self, nonce: str) -> None:
         """Forget a lease that has ended."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from redis.exceptions import NoPermissionError
+
 from coordinate.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -13,12 +15,17 @@ _ASK = "asking for the server's facts"
 
 
 def read(server: Topology) -> dict[str, str]:
-    """Return the fields of INFO, and of the settings for the append-only file where the user may read them.
+    """Return the fields of INFO, and of the settings for the append-only file; none of those that are forbidden.
 
     Raises:
-        BackendUnavailable: no answer, or INFO is forbidden.
+        BackendUnavailable: no answer.
     """
-    text = cast(bytes, server.ask(_ASK, b"INFO")).decode(errors="replace")
+    try:
+        text = cast(bytes, server.ask(_ASK, b"INFO")).decode(errors="replace")
+    except BackendUnavailable as error:
+        if not isinstance(error.__cause__, NoPermissionError) and "unknown command" not in str(error.__cause__):
+            raise
+        text = ""
     pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
     return {key: value for key, colon, value in pairs if colon} | _settings(server)
 

@@ -18,6 +18,7 @@ The technique is the "delayed restart" of the Redlock discussion, done by itself
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
@@ -119,7 +120,8 @@ def _lag(line: Line) -> int:
 def _spread(line: Line, replicas: int) -> None:
     """Give the replicas a chance to learn the record before the first grant: one of them may be promoted next."""
     try:
-        line.confirm(replicas, _RECORD_PATIENCE)
+        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
+        line.confirm(replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
     except NotReplicated as error:
         log.warning("%s: replicas do not know the present incarnation yet: %s", line.node.address.place, error)
 

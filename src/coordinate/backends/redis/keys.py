@@ -53,7 +53,7 @@ class Keys:
     def __init__(self, namespace: str) -> None:
         self._prefix = _safe(namespace)
         # A bound is what the cache is for: a process that walks through many names must not keep them all.
-        self.lease = functools.lru_cache(maxsize=4096)(self._lease)
+        self.lease = functools.lru_cache(maxsize=1024)(self._lease)
         self.scope = functools.lru_cache(maxsize=256)(self._scope)
 
     def _lease(self, name: str) -> LeaseKeys:

@@ -9,7 +9,7 @@ from coordinate._clock import SYSTEM
 from coordinate.backends.redis import scripts
 from coordinate.backends.redis.beliefs import Belief, Beliefs
 from coordinate.backends.redis.failures import NotReplicated
-from coordinate.backends.redis.node import Call
+from coordinate.backends.redis.node import call
 from coordinate.errors import BackendUnavailable, CoordinateError, CorruptRecord
 from coordinate.types import (
     AcquireAnswer,
@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
     from coordinate.backends.redis.incarnation import Census
     from coordinate.backends.redis.keys import Keys
-    from coordinate.backends.redis.node import Known, Line
+    from coordinate.backends.redis.node import Call, Line
+    from coordinate.backends.redis.scripts import Script
     from coordinate.backends.redis.topology import Topology
     from coordinate.backends.redis.wires import Reply
 
-_EXPIRED = 0
-_GONE = {_EXPIRED: LossReason.EXPIRED, -1: LossReason.TAKEN, -2: LossReason.BROKEN}
+_GONE = {0: LossReason.EXPIRED, -1: LossReason.TAKEN, -2: LossReason.BROKEN}
+_VANISHED = Gone(LossReason.EXPIRED)
 
 
 class Leases:
@@ -53,8 +54,8 @@ class Leases:
         if self._census.allow(ttl):
             # Servers have to know before they grant it: connections are greeted when they are opened.
             self._server.close()
-        keys, described = self._keys.lease(name), _wire.encode(owner)
-        args = (owner.nonce.encode(), b"%d" % max(1, round(ttl * 1000)), b"%d" % floor, described, channel)
+        keys, milliseconds = self._keys.lease(name), b"%d" % max(1, round(ttl * 1000))
+        args = (owner.nonce.encode(), milliseconds, b"%d" % floor, _wire.encode(owner), channel)
         sent = SYSTEM.now()
 
         def talk(line: Line) -> tuple[Reply, bytes]:
@@ -67,7 +68,9 @@ class Leases:
         if isinstance(reply, bytes):
             token, _, granted = reply.partition(b" ")
             grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
-            self._beliefs.note(owner.nonce, Belief(described, incarnation, sent + grant.ttl))
+            self._beliefs.note(
+                owner.nonce, Belief(grant.token, owner, self._renewal(grant), incarnation, sent + grant.ttl)
+            )
             return Granted(grant)
         return _refusal(name, cast("list[Reply]", reply))
 
@@ -87,65 +90,68 @@ class Leases:
             line.confirm(max(1, replicas), self._server.options.timeout / 2)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
-        """Extend leases, many in one request; re-assert those that a server lost with its memory."""
-        answers: list[RenewAnswer] = [Unknown()] * len(grants)
-        for index, answer in self._extend(grants):
-            answers[index] = answer
+        """Extend leases, many in one request; restore those that a server lost with its memory."""
+        sent = SYSTEM.now()
+        calls = [self._call(grant) for grant in grants]
+        answers = self._answers("renew", scripts.RENEW, grants, calls, sent)
+        vanished = [index for index, answer in enumerate(answers) if answer == _VANISHED]
+        if vanished:
+            self._restore(grants, vanished, answers)
         return answers
 
-    def _extend(self, grants: Sequence[Grant]) -> list[tuple[int, RenewAnswer]]:
-        answers: list[tuple[int, RenewAnswer]] = []
-        sent = SYSTEM.now()
-        calls = [self._renewal(grant) for grant in grants]
-        for indexes, replies, known in self._server.run_many("renew", scripts.RENEW, calls, self._confirm):
-            asked = [grants[index] for index in indexes]
-            if isinstance(replies, CoordinateError) or known is None:
-                found: list[RenewAnswer] = [Unknown(str(replies))] * len(asked)
-            else:
-                found = [self._judged(grant, reply, known, sent) for grant, reply in zip(asked, replies, strict=True)]
-                found = self._reasserted(asked, found)
-            answers += zip(indexes, found, strict=True)
-        return answers
+    def _call(self, grant: Grant) -> Call:
+        belief = self._beliefs.find(grant)
+        return self._renewal(grant) if belief is None else belief.renewal
 
     def _renewal(self, grant: Grant) -> Call:
         keys = self._keys.lease(grant.name)
-        return Call((keys.lease, keys.token), (grant.nonce.encode(), b"%d" % grant.token))
+        return call((keys.lease, keys.token), grant.nonce.encode(), b"%d" % grant.token)
 
-    def _judged(self, grant: Grant, reply: Reply, known: Known, sent: float) -> RenewAnswer:
-        answer = _renewal(reply)
-        if isinstance(answer, Renewed):
-            self._beliefs.renewed(grant.nonce, known.incarnation, sent + answer.ttl)
-        elif isinstance(answer, Gone) and answer.reason is not LossReason.EXPIRED:
-            self._beliefs.forget(grant.nonce)
-        return answer
-
-    def _reasserted(self, grants: Sequence[Grant], answers: list[RenewAnswer]) -> list[RenewAnswer]:
-        """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
-        vanished = [
-            index
-            for index, answer in enumerate(answers)
-            if isinstance(answer, Gone) and answer.reason is LossReason.EXPIRED
-        ]
-        calls = {index: call for index in vanished if (call := self._assertion(grants[index])) is not None}
-        for index in vanished:
-            if index not in calls:
-                self._beliefs.forget(grants[index].nonce)
-        if not calls:
-            return answers
-        order, sent = list(calls), SYSTEM.now()
-        for indexes, replies, known in self._server.run_many("re-assert", scripts.REASSERT, list(calls.values())):
-            for at, position in enumerate(indexes):
-                index = order[position]
-                if isinstance(replies, CoordinateError) or known is None:
-                    answers[index] = Unknown(str(replies))
+    def _answers(
+        self, what: str, script: Script, grants: Sequence[Grant], calls: Sequence[Call], sent: float
+    ) -> list[RenewAnswer]:
+        """Return what a script that speaks only of exceptions means for each grant."""
+        answers: list[RenewAnswer] = [Unknown()] * len(grants)
+        for indexes, reply, known in self._server.run_many(what, script, calls, self._confirm):
+            if isinstance(reply, CoordinateError) or known is None:
+                unknown = Unknown(str(reply))
+                for index in indexes:
+                    answers[index] = unknown
+                continue
+            exceptions = dict(cast("list[tuple[int, Reply]]", reply))
+            for position, index in enumerate(indexes, 1):
+                grant = grants[index]
+                if position in exceptions:
+                    answers[index] = _exception(exceptions[position])
                 else:
-                    answers[index] = self._judged(grants[index], replies[at], known, sent)
+                    answers[index] = Renewed(grant.ttl)
+                    self._believe(grant, known.incarnation, sent)
         return answers
+
+    def _believe(self, grant: Grant, incarnation: bytes, sent: float) -> None:
+        belief = self._beliefs.find(grant)
+        if belief is not None:
+            belief.incarnation = incarnation
+            belief.until = sent + grant.ttl
+
+    def _restore(self, grants: Sequence[Grant], vanished: Sequence[int], answers: list[RenewAnswer]) -> None:
+        """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
+        found = [(index, self._assertion(grants[index])) for index in vanished]
+        calls = {index: assertion for index, assertion in found if assertion is not None}
+        sent = SYSTEM.now()
+        asked = [grants[index] for index in calls]
+        for index, answer in zip(
+            calls, self._answers("re-assert", scripts.REASSERT, asked, list(calls.values()), sent), strict=True
+        ):
+            answers[index] = answer
+        for index in vanished:
+            if isinstance(answers[index], Gone):
+                self._beliefs.forget(grants[index].nonce)
 
     def _assertion(self, grant: Grant) -> Call | None:
         """Return the call that restores a lease; None where that would be wrong: it is lost."""
-        belief = self._beliefs.find(grant.nonce)
-        if belief is None or not belief.incarnation:
+        belief = self._beliefs.find(grant)
+        if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
         try:
@@ -156,8 +162,8 @@ class Leases:
         if known.incarnation == belief.incarnation:
             # The same life of the server: somebody deleted it, or it expired.
             return None
-        words = (b"%d" % grant.token, b"%d" % round(grant.ttl * 1000), belief.owner, b"%d" % known.until)
-        return Call((keys.lease, keys.token), (grant.nonce.encode(), *words))
+        args = (b"%d" % grant.token, b"%d" % round(grant.ttl * 1000), _wire.encode(belief.owner), b"%d" % known.until)
+        return call((keys.lease, keys.token), grant.nonce.encode(), *args)
 
     def release(self, grant: Grant) -> bool:
         """End the lease if it is this grant's and wake the next waiter whose process lives."""
@@ -185,11 +191,11 @@ class Leases:
     def read(self, names: Sequence[str]) -> list[LeaseRecord | None]:
         """Return who holds leases."""
         records: list[LeaseRecord | None] = [None] * len(names)
-        calls = [Call((self._keys.lease(name).lease,)) for name in names]
-        for indexes, replies, _ in self._server.run_many("reading leases", scripts.READ, calls):
-            if isinstance(replies, CoordinateError):
-                raise replies
-            for index, held in zip(indexes, replies, strict=True):
+        calls = [call((self._keys.lease(name).lease,)) for name in names]
+        for indexes, reply, _ in self._server.run_many("reading leases", scripts.READ, calls):
+            if isinstance(reply, CoordinateError):
+                raise reply
+            for index, held in zip(indexes, reply, strict=True):
                 records[index] = None if held is None else _record(names[index], held)
         return records
 
@@ -218,7 +224,7 @@ def _record(name: str, reply: Reply) -> LeaseRecord:
     return LeaseRecord(name, int(token), _wire.decode(Owner, owner), seconds, remaining)
 
 
-def _renewal(reply: Reply) -> RenewAnswer:
+def _exception(reply: Reply) -> RenewAnswer:
     if isinstance(reply, int):
-        return Renewed(reply / 1000) if reply > 0 else Gone(_GONE[reply])
+        return Gone(_GONE[reply])
     return Unknown(cast(bytes, reply).decode(errors="replace"))

@@ -8,13 +8,11 @@ from coordinate import _wire
 from coordinate.backends.redis import scripts
 from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.keys import Keys, field
-from coordinate.errors import AlreadyDone, ConfigError, CorruptRecord, StaleToken
+from coordinate.errors import AlreadyDone, CorruptRecord, StaleToken
 from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import msgspec
 
     from coordinate.backends.redis.node import Line
     from coordinate.backends.redis.scripts import Script
@@ -48,7 +46,7 @@ class Markers:
     def claim(self, scope: str, claim: Claim) -> None:
         """Register a token that is strictly greater, or the same one again."""
         keys = self._keys.scope(scope)
-        args = (b"%d" % claim.token, claim.owner.nonce.encode(), _bounded(claim), keys.changed)
+        args = (b"%d" % claim.token, claim.owner.nonce.encode(), _wire.encode(claim), keys.changed)
         registered = self._run_confirmed("claim", scripts.CLAIM, (keys.claim,), args)
         if registered is not None:
             floor = int(cast(bytes, registered))
@@ -65,7 +63,7 @@ class Markers:
 
     def _put(self, scope: str, record: MarkerRecord, token: int) -> MarkerRecord | None:
         """Store a record unless there is one that says done; return that one."""
-        data, replaced = _bounded(record), b""
+        data, replaced = _wire.encode(record), b""
         while True:
             answer, detail = self._attempt(scope, record, data, token, replaced)
             if answer == b"stored":
@@ -112,15 +110,6 @@ class Markers:
         keys = self._server.scan("listing scopes", self._keys.scope_pattern())
         stored = (key for key in keys if key.endswith((b"}:claim", b"}:markers")))
         return sorted({self._keys.name_of(key) for key in stored})
-
-
-def _bounded(record: msgspec.Struct) -> bytes:
-    data = _wire.encode(record)
-    if len(data) > _wire.LIMIT:
-        # Whoever reads it would refuse it, so it must not be stored.
-        message = f"a {type(record).__name__} of {len(data)} bytes is too large to store: at most {_wire.LIMIT}"
-        raise ConfigError(message)
-    return data
 
 
 def _readable(data: bytes) -> MarkerRecord | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import TYPE_CHECKING, NamedTuple
 
 from redis.exceptions import NoScriptError, ResponseError
 
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated
-from coordinate.backends.redis.wires import pack
+from coordinate.backends.redis.wires import Words, number_of, pack, request, words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,10 +42,29 @@ class Known(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call of a script."""
+    """One call of a script.
 
-    keys: Sequence[bytes]
-    args: Sequence[bytes] = ()
+    Args:
+        place: one of its keys, which says where they all are.
+        keys: all of them.
+        args: what else the script is told.
+    """
+
+    place: bytes
+    keys: Words
+    args: Words
+
+
+def call(keys: Sequence[bytes], *args: bytes) -> Call:
+    """Return a call of a script with at least one key."""
+    return Call(keys[0], words(*keys), words(*args))
+
+
+def joined(calls: Sequence[Call]) -> Call:
+    """Return one call with the keys and arguments of all."""
+    keys = Words(sum(each.keys.number for each in calls), b"".join([each.keys.data for each in calls]))
+    args = Words(sum(each.args.number for each in calls), b"".join([each.args.data for each in calls]))
+    return Call(calls[0].place, keys, args)
 
 
 class Line:
@@ -55,6 +75,8 @@ class Line:
         self.node = node
         self.known = Known()
         self.heard_at = -SILENCE
+        self.readable = select.poll()
+        self.readable.register(number_of(wire), select.POLLIN)
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
@@ -71,10 +93,10 @@ class Line:
         answers: list[Reply | ResponseError] = []
         for start in range(0, len(calls), _PIPELINE):
             answers += self._pipelined(script, calls[start : start + _PIPELINE])
-        return [self._again(script, call, answer) for call, answer in zip(calls, answers, strict=True)]
+        return [self._again(script, each, answer) for each, answer in zip(calls, answers, strict=True)]
 
     def _pipelined(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
-        requests = [pack((b"EVALSHA", script.sha, b"%d" % len(keys), *keys, *args)) for keys, args in calls]
+        requests = [_evaluation(b"EVALSHA", script.sha, each) for each in calls]
         self.unread += len(requests)
         self.wire.send_packed_command([b"".join(requests)], check_health=False)
         return [self._reply_or_error() for _ in requests]
@@ -90,14 +112,17 @@ class Line:
         if not isinstance(answer, NoScriptError):
             return answer
         try:
-            return self.run(script, call.keys, call.args)
+            return self._exchange(_evaluation(b"EVAL", script.source, call))
         except ResponseError as error:
             return error
 
-    def ask(self, *words: bytes) -> Reply:
+    def ask(self, *parts: bytes) -> Reply:
         """Return the reply to a plain command."""
+        return self._exchange(pack(parts))
+
+    def _exchange(self, packed: bytes) -> Reply:
         self.unread += 1
-        self.wire.send_packed_command([pack(words)], check_health=False)
+        self.wire.send_packed_command([packed], check_health=False)
         return self._read()
 
     def _read(self) -> Reply:
@@ -121,6 +146,10 @@ class Line:
         if not isinstance(confirmed, int) or confirmed < replicas:
             message = f"{confirmed!r} of {replicas} replicas confirmed the write within {timeout:g} s"
             raise NotReplicated(message)
+
+
+def _evaluation(command: bytes, script: bytes, call: Call) -> bytes:
+    return request(words(command, script, b"%d" % call.keys.number), call.keys, call.args)
 
 
 class Node:
@@ -173,7 +202,7 @@ class Node:
                 line = self._spare.pop()
             except IndexError:  # another thread was faster
                 break
-            if _silent(line.wire):
+            if _silent(line):
                 return line
             line.wire.disconnect()
         return None
@@ -190,9 +219,10 @@ class Node:
             line.wire.disconnect()
 
 
-def _silent(wire: Wire) -> bool:
+def _silent(line: Line) -> bool:
     """Return whether the peer has neither closed nor said anything unasked."""
     try:
-        return not wire.can_read(timeout=0)
+        # The kernel is asked first: the driver's own question costs several calls and an exception.
+        return not line.readable.poll(0) or not line.wire.can_read(timeout=0)
     except DRIVER_ERRORS:
         return False

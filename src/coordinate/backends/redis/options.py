@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from coordinate.backends.redis.credentials import OPTION as CREDENTIAL_PROVIDER
+from coordinate.backends.redis.credentials import Credentials
 from coordinate.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -14,8 +16,9 @@ if TYPE_CHECKING:
     from coordinate.backend import StoreSettings
     from coordinate.url import StoreUrl
 
-COMMON = ("timeout", "client_name", "quarantine", "durability")
-TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname")
+COMMON = ("timeout", "client_name", "quarantine", "durability", CREDENTIAL_PROVIDER)
+TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname")
+_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 QUARANTINE = ("auto", "strict", "off")
 DURABILITY = ("none", "one", "all")
 _CLIENT_NAME = re.compile(r"[!-~]{1,64}")
@@ -28,7 +31,8 @@ class Options(NamedTuple):
         timeout: seconds that one request may take.
         quarantine: what a server that has lost its memory may grant: see `coordinate.backends.redis.incarnation`.
         durability: how many replicas must have a grant before it counts: ``none``, ``one``, ``all``.
-        greeting: how to talk to a data server: redis-py's keywords.
+        greeting: how to talk to a data server: redis-py's keywords, and ``credentials``, a
+            `coordinate.backends.redis.credentials.Credentials`.
     """
 
     timeout: float
@@ -47,8 +51,7 @@ def read(url: StoreUrl, settings: StoreSettings, *more: str) -> Options:
     url.check_options((*COMMON, *(TLS if encrypted else ()), *more))
     timeout = _timeout(url, settings)
     greeting: dict[str, object] = {
-        "username": url.username,
-        "password": url.password,
+        "credentials": Credentials(url),
         "client_name": _client_name(url),
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -59,23 +62,43 @@ def read(url: StoreUrl, settings: StoreSettings, *more: str) -> Options:
 
 
 def tls(url: StoreUrl) -> dict[str, object]:
-    """Return redis-py's keywords for an encrypted connection: certificate and host name are always checked.
+    """Return redis-py's keywords for an encrypted connection: the certificate is always verified.
+
+    The host name is compared, too, unless ``ssl_check_hostname=false``. ``ssl_ca_certs`` is trusted besides the
+    system's authorities.
 
     Raises:
-        ConfigError: a file that is missing, or a certificate without its key.
+        ConfigError: a file that is missing or unusable, a certificate without its key, or a key without its password.
     """
-    files: dict[str, object] = {
-        name: url.options[name] for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile") if name in url.options
-    }
+    files: dict[str, str] = {name: path for name, path in url.options.items() if name in _FILES}
     for name, path in files.items():
-        if not Path(str(path)).is_file():
+        if not Path(path).is_file():
             message = f"{url}: {name}={path!r} is not a file"
             raise ConfigError(message)
     if ("ssl_certfile" in files) != ("ssl_keyfile" in files):
         message = f"{url}: ssl_certfile and ssl_keyfile belong together: give both or none"
         raise ConfigError(message)
+    # Without any password OpenSSL would ask for it on the terminal.
+    password = url.options.get("ssl_password", "")
+    _try_files(url, files, password)
     check = choice(url, "ssl_check_hostname", ("true", "false")) == "true"
-    return {"ssl_cert_reqs": "required", "ssl_check_hostname": check, **files}
+    return {"ssl_cert_reqs": "required", "ssl_check_hostname": check, "ssl_password": password, **files}
+
+
+def _try_files(url: StoreUrl, files: Mapping[str, str], password: str) -> None:
+    import ssl  # noqa: PLC0415 -- loads OpenSSL: only for encrypted connections
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    part = "ssl_ca_certs"
+    try:
+        if part in files:
+            context.load_verify_locations(files[part])
+        part = "ssl_certfile, ssl_keyfile or ssl_password"
+        if "ssl_certfile" in files:
+            context.load_cert_chain(files["ssl_certfile"], files["ssl_keyfile"], password)
+    except (OSError, ValueError) as error:
+        message = f"{url}: {part} cannot be used ({error}): PEM files, a key that fits, its password if it has one"
+        raise ConfigError(message) from error
 
 
 def choice(url: StoreUrl, name: str, allowed: tuple[str, ...]) -> str:

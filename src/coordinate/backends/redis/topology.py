@@ -6,20 +6,21 @@ Everything above talks to a `Topology`. Each way to run Redis has a file of its 
 
 from __future__ import annotations
 
+import math
 import weakref
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from redis.exceptions import ResponseError
+from redis.exceptions import ReadOnlyError, ResponseError
 
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated, failure
-from coordinate.backends.redis.node import Call
+from coordinate.backends.redis.node import joined
 from coordinate.errors import BackendUnavailable, CoordinateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from coordinate.backends.redis.node import Known, Line, Node
+    from coordinate.backends.redis.node import Call, Known, Line, Node
     from coordinate.backends.redis.options import Options
     from coordinate.backends.redis.scripts import Script
     from coordinate.backends.redis.watch import RedisWatch
@@ -41,6 +42,10 @@ class Topology(ABC):
     Every request is executed at most once: a server's refusal is followed to the right server, but what may have
     been executed is not repeated here. An error says that it may or may not have happened.
     """
+
+    patience = math.inf
+    """Seconds after which a waiter looks for itself although its channel is silent. Finite where a server that hangs
+    can be replaced by another one: the channel to it then stays open and silent."""
 
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
@@ -83,10 +88,10 @@ class Topology(ABC):
     def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
         """Yield one conversation after another, each a list of calls, each the indexes of keys it may hold together.
 
-        A single server takes any keys together.
+        A single server takes any keys together, so one conversation is enough: it fails as a whole, after one timeout.
         """
-        for start in range(0, len(keys), _BATCH):
-            yield [list(range(start, min(start + _BATCH, len(keys))))]
+        if keys:
+            yield [list(range(start, min(start + _BATCH, len(keys)))) for start in range(0, len(keys), _BATCH)]
 
     # Talking
 
@@ -125,34 +130,37 @@ class Topology(ABC):
     def run_many(
         self, what: str, script: Script, items: Sequence[Call], afterwards: Callable[[Line], object] | None = None
     ) -> Iterator[tuple[list[int], list[Reply] | CoordinateError, Known | None]]:
-        """Yield, for indexes of items, their replies (or why there are none) and what their server is known for.
+        """Yield, for indexes of items, the script's reply (or why there is none) and what their server is known for.
 
         ``afterwards`` is called on each connection when its replies are read.
         """
-        for calls in self.plan([keys[0] for keys, _ in items]):
-            joined = [_joined(items[index] for index in call) for call in calls]
+        for groups in self.plan([item.place for item in items]):
+            calls = [joined([items[index] for index in group]) for group in groups]
             try:
-                answers, known = self._converse_all(what, script, joined, afterwards)
+                answers, known = self._converse_all(what, script, calls, afterwards)
             except CoordinateError as error:
-                yield [index for call in calls for index in call], error, None
+                yield [index for group in groups for index in group], error, None
                 continue
-            for call, answer in zip(calls, answers, strict=True):
+            for group, answer in zip(groups, answers, strict=True):
                 if isinstance(answer, ResponseError):
                     self.learn(None, answer)
-                    yield call, failure(what, self.url, answer), known
+                    yield group, failure(what, self.url, answer), known
                 else:
-                    yield call, cast("list[Reply]", answer), known
+                    yield group, cast("list[Reply]", answer), known
 
     def _converse_all(
         self, what: str, script: Script, calls: Sequence[Call], afterwards: Callable[[Line], object] | None
     ) -> tuple[list[Reply | ResponseError], Known]:
         def talk(line: Line) -> tuple[list[Reply | ResponseError], Known]:
             answers = line.run_all(script, calls)
+            if all(isinstance(answer, ReadOnlyError) for answer in answers):
+                # None of it was executed: it may go to the server's successor as a whole.
+                raise cast(ReadOnlyError, answers[0])
             if afterwards is not None:
                 afterwards(line)
             return answers, line.known
 
-        return self.converse(what, calls[0].keys[0], talk)
+        return self.converse(what, calls[0].place, talk)
 
     def scan(self, what: str, pattern: bytes) -> set[bytes]:
         """Return the keys that fit a glob, of all primaries, in many short requests."""
@@ -190,12 +198,3 @@ class Topology(ABC):
         """Break all waiting channels, after the servers have changed: their owners open new ones."""
         for watch in list(self._watches):
             watch.sever()
-
-
-def _joined(items: Iterable[Call]) -> Call:
-    keys: list[bytes] = []
-    args: list[bytes] = []
-    for item in items:
-        keys += item.keys
-        args += item.args
-    return Call(keys, args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import select
 import threading
@@ -34,9 +33,8 @@ class RedisWatch(Watch):
     channel looks for itself first.
     """
 
-    poll_interval = math.inf
-
     def __init__(self, server: Topology, keys: Keys, pass_on: Callable[[Topic], None]) -> None:
+        self.poll_interval = server.patience
         self._server = server
         self._keys = keys
         self._pass_on = pass_on

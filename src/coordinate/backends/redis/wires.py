@@ -9,6 +9,9 @@ from redis.backoff import NoBackoff
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.retry import Retry
 
+from coordinate.backends.redis.credentials import Login
+from coordinate.backends.redis.failures import conceal
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -26,6 +29,7 @@ class Wire(Protocol):
     """What is used of redis-py's connections."""
 
     pid: int
+    socket_timeout: float | None
     _sock: socket.socket | None
 
     def connect(self) -> None:
@@ -57,19 +61,20 @@ def tcp(host: Host, greeting: Mapping[str, object]) -> Address:
 
     Args:
         host: its name; without a port, 6379.
-        greeting: how to talk to it: redis-py's keywords, see `coordinate.backends.redis.options`.
+        greeting: how to talk to it: redis-py's keywords and ``credentials``, a function that returns what a new
+            connection authenticates with; see `coordinate.backends.redis.options`.
     """
     port = host.port or DEFAULT_PORT
     name = host.name.lower()
     kind = SSLConnection if any(key.startswith("ssl_") for key in greeting) else Connection
     options = {"socket_keepalive": True, "socket_keepalive_options": _keepalive(), **_NO_RETRIES, **greeting}
     place = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    return Address(place, _dialler(kind, host=host.name, port=port, **options))
+    return Address(place, _dialler(kind, {"host": host.name, "port": port, **options}))
 
 
 def unix(path: str, greeting: Mapping[str, object]) -> Address:
     """Return a server reached by a unix socket."""
-    return Address(path, _dialler(UnixDomainSocketConnection, path=path, **_NO_RETRIES, **greeting))
+    return Address(path, _dialler(UnixDomainSocketConnection, {"path": path, **_NO_RETRIES, **greeting}))
 
 
 # A retry is policy, which is the core's; and a release that is repeated unseen would say "not ours".
@@ -86,24 +91,49 @@ def _keepalive() -> dict[int, int]:
     return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-def _dialler(kind: Callable[..., object], **options: object) -> Callable[[], Wire]:
+def _dialler(kind: Callable[..., object], options: dict[str, object]) -> Callable[[], Wire]:
+    credentials = cast("Callable[[], Login]", options.pop("credentials", _nobody))
+
     def dial() -> Wire:
-        wire = cast(Wire, kind(**options))
+        login = credentials()
+        wire = cast(Wire, kind(**{**login._asdict(), **options}))
         try:
             wire.connect()
-        except BaseException:
+        except BaseException as error:
             # A connection whose greeting failed half-way still has its socket.
             wire.disconnect()
+            # A server that knows no AUTH repeats what it did not understand.
+            conceal(error, login.password or cast("str | None", options.get("password")))
             raise
         return wire
 
     return dial
 
 
-def pack(words: Sequence[bytes]) -> bytes:
-    """Return a request in the server's protocol."""
-    parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
-    return b"*%d\r\n%b" % (len(words), b"".join(parts))
+def _nobody() -> Login:
+    return Login(None, None)
+
+
+class Words(NamedTuple):
+    """A part of a request, in the server's protocol; what is sent again and again is put into it once."""
+
+    number: int
+    data: bytes
+
+
+def words(*parts: bytes) -> Words:
+    """Return a part of a request."""
+    return Words(len(parts), b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]))
+
+
+def request(*parts: Words) -> bytes:
+    """Return a whole request."""
+    return b"*%d\r\n%b" % (sum(part.number for part in parts), b"".join([part.data for part in parts]))
+
+
+def pack(parts: Sequence[bytes]) -> bytes:
+    """Return a whole request out of single words."""
+    return request(words(*parts))
 
 
 def number_of(wire: Wire) -> int:

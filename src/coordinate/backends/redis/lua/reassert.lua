@@ -4,7 +4,8 @@
 --
 -- KEYS: lease and token counter, for each grant
 -- ARGV: nonce, token, ttl in ms, owner (JSON) and server time in us until when new owners wait, for each grant
--- Returns: for each grant: ttl in ms if it is held (again); 0 expired, -1 taken, -2 broken; a text if its keys are unusable
+-- Returns: for each grant that is not held (again): {its number from 1, 0 expired | -1 taken | -2 broken | a text if its keys
+--          are unusable}; nothing for the others, which are nearly always all of them
 
 local now = microseconds()
 
@@ -24,17 +25,22 @@ local function reassert(lease, counter, nonce, token, ttl, owner, until_)
   redis.call('HSET', lease, 'nonce', nonce, 'token', token, 'ttl', ttl, 'owner', owner)
   redis.call('PEXPIRE', lease, ttl)
   keep_token(counter, token, tonumber(ttl))
-  return tonumber(ttl)
 end
 
-local answers = {}
+local exceptions = {}
 for i = 1, #KEYS, 2 do
   local a = (i - 1) / 2 * 5
   local good, answer = pcall(reassert, KEYS[i], KEYS[i + 1], unpack(ARGV, a + 1, a + 5))
   if not good then
     -- Redis 7 raises a table, earlier servers a text. One bad key must not cost the others theirs.
     answer = type(answer) == 'table' and answer.err or tostring(answer)
+    if string.find(answer, 'READONLY', 1, true) then
+      -- Not about this key: the server is no primary any more, and has written nothing.
+      return redis.error_reply(string.match(answer, 'READONLY.*'))
+    end
   end
-  answers[#answers + 1] = answer
+  if answer then
+    exceptions[#exceptions + 1] = {(i + 1) / 2, answer}
+  end
 end
-return answers
+return exceptions

@@ -2,7 +2,8 @@
 --
 -- KEYS: lease and token counter, for each grant
 -- ARGV: nonce and token, for each grant
--- Returns: for each grant: ttl in ms if renewed; 0 expired, -1 taken, -2 broken; a text if its keys are unusable
+-- Returns: for each grant that is not renewed: {its number from 1, 0 expired | -1 taken | -2 broken | a text if its keys
+--          are unusable}; nothing for the others, which are nearly always all of them
 
 local function gone(counter, token, held_token)
   local last = redis.call('HMGET', counter, 'last', 'broken')
@@ -20,16 +21,21 @@ local function renew(lease, counter, nonce, token)
   end
   redis.call('PEXPIRE', lease, ttl)
   redis.call('PEXPIRE', counter, math.max(WEEK, 2 * ttl))
-  return ttl
 end
 
-local answers = {}
+local exceptions = {}
 for i = 1, #KEYS, 2 do
   local good, answer = pcall(renew, KEYS[i], KEYS[i + 1], ARGV[i], ARGV[i + 1])
   if not good then
     -- Redis 7 raises a table, earlier servers a text. One bad key must not cost the other leases their renewal.
     answer = type(answer) == 'table' and answer.err or tostring(answer)
+    if string.find(answer, 'READONLY', 1, true) then
+      -- Not about this key: the server is no primary any more, and has written nothing.
+      return redis.error_reply(string.match(answer, 'READONLY.*'))
+    end
   end
-  answers[#answers + 1] = answer
+  if answer then
+    exceptions[#exceptions + 1] = {(i + 1) / 2, answer}
+  end
 end
-return answers
+return exceptions

@@ -1,0 +1,8 @@
+"""For all tests: hypothesis measures nothing, because a busy machine is no counterexample."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")

@@ -1,0 +1,115 @@
+"""Fleets in which a step cannot be done by everybody, in time, or on top of what is left; real processes."""
+
+from __future__ import annotations
+
+import fcntl
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.frappe.conftest import LIMIT, Fleet
+
+if TYPE_CHECKING:
+    import subprocess
+
+NO_SECRETS = {"DB_ROOT_PASS": "", "ADMIN_PASS": ""}
+# The whole bootstrap, but it waits for a lock for an instant only.
+IMPATIENT = """
+import sys
+from frappe_bootstrap import cli, site_steps
+assert site_steps.LOCKS_TIMEOUT > 1
+site_steps.LOCKS_TIMEOUT = 0.3
+cli.main(sys.argv[1:])
+"""
+HALF_INSTALLED = {"STANDIN_FAIL": "install-app:after_install"}
+
+
+def read_until(child: subprocess.Popen[str], words: str) -> None:
+    """Return when a replica has logged something."""
+    assert child.stderr
+    while words not in (line := child.stderr.readline()):
+        assert line, f"it ended without: {words}"
+
+
+def test_the_one_replica_that_has_the_secrets_makes_the_site(fleet: Fleet) -> None:
+    """The others have been first, cannot do it, and wait; it costs the fleet nothing, and everybody serves."""
+    others = [fleet.start("echo", "serving", **NO_SECRETS) for _ in range(2)]
+    for child in others:
+        read_until(child, "declined: site s1 does not exist; to create it")
+    able = fleet.start("echo", "serving")
+    for child in (able, *others):
+        out, err = child.communicate(timeout=LIMIT)
+        assert (child.returncode, out) == (0, "serving\n"), err
+    record = fleet.record("site")
+    assert (record["state"], record["failures"], record["crashes"]) == ("done", 0, 0)
+    assert fleet.commands()["new-site"] == 1
+
+
+def test_who_must_not_create_ends_and_does_not_keep_others_from_it(fleet: Fleet) -> None:
+    """SKIP_INIT=1 is about this replica: 82 at once, and nothing is held against the step."""
+    assert fleet.run("echo", "serving", SKIP_INIT="1")[0] == 82
+    assert fleet.record("site")["failures"] == 0
+    assert fleet.run("echo", "serving")[:2] == (0, "serving\n")
+
+
+def test_a_wrong_app_list_can_be_put_right_at_once(fleet: Fleet) -> None:
+    """It is the replica's own environment; no record has to be cleared for the next one."""
+    assert fleet.run(APPS="stranger")[0] == 81
+    assert fleet.run("echo", "serving")[:2] == (0, "serving\n")
+
+
+def test_a_step_that_takes_too_long_has_failed_with_its_last_lines(fleet: Fleet) -> None:
+    """STEP_TIMEOUT; what it started is dead, the fleet's budget counts it."""
+    gate = fleet.root / "never"
+    code, out, err = fleet.run("echo", "serving", STANDIN_PAUSE=f"migrate:locked={gate}", STEP_TIMEOUT="2")
+    assert (code, out) == (76, "")
+    assert "ran longer than" in err
+    record = fleet.record("migrate")
+    assert (record["state"], record["failures"], record["exit_code"]) == ("failed", 3, 124)
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_an_app_left_half_installed_is_healed_by_another_revision(fleet: Fleet, cleared: bool) -> None:  # noqa: FBT001
+    """real-frappe 6: it is listed, its hook never ran; a record that says failed is no reason to forget that."""
+    code, _, err = fleet.run(**HALF_INSTALLED)
+    assert code == 76, err
+    assert "demo_app" in fleet.bench.installed()
+    assert fleet.bench.runs_of("demo_app:after_install") == 0
+    if cleared:
+        fleet.reset("apps")
+    code, _, err = fleet.run(IMAGE_REV="2")
+    assert code == 0, err
+    assert fleet.bench.runs_of("demo_app:after_install") == 1
+
+
+def test_an_app_left_half_installed_is_healed_after_a_reset(fleet: Fleet) -> None:
+    """A reset forgives the failures; it does not forget what is half done."""
+    assert fleet.run(**HALF_INSTALLED)[0] == 76
+    fleet.reset("apps")
+    assert fleet.record("apps")["failures"] == 0
+    code, _, err = fleet.run()
+    assert code == 0, err
+    assert fleet.bench.runs_of("demo_app:after_install") == 1
+
+
+def test_an_app_left_half_installed_is_healed_although_nobody_wants_it_any_more(fleet: Fleet) -> None:
+    """The site lists it, so its pages are served."""
+    assert fleet.run(**HALF_INSTALLED)[0] == 76
+    code, _, err = fleet.run(IMAGE_REV="2", APPS="")
+    assert code == 0, err
+    assert fleet.bench.runs_of("demo_app:after_install") == 1
+
+
+def test_a_lock_that_does_not_become_free_ends_the_whole_fleet(fleet: Fleet) -> None:
+    """83 by record: also for a member that never led."""
+    assert fleet.run(STANDIN_FAIL="migrate:locked")[0] == 76
+    lock = fleet.sites / "s1" / "locks" / "bench_migrate.lock"
+    with lock.open("r+") as holder:
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        replicas = [fleet.start("echo", "serving", program=IMPATIENT, IMAGE_REV="2") for _ in range(2)]
+        for child in replicas:
+            out, err = child.communicate(timeout=LIMIT)
+            assert (child.returncode, out) == (83, ""), err
+            assert "bench_migrate.lock" in err
+    record = fleet.record("config", "2")
+    assert (record["state"], record["exit_code"], record["failures"]) == ("failed", 83, 3)

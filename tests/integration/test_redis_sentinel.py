@@ -1,0 +1,269 @@
+"""Finding the primary: what Sentinels may say, who is believed, what it costs. The Sentinels' answers are staged."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from coordinate._identity import mint
+from coordinate.backend import StoreSettings
+from coordinate.backends.redis import RedisBackend
+from coordinate.errors import BackendUnavailable, ConfigError
+from coordinate.testing import eventually
+from coordinate.testing.lease_port import granted
+from coordinate.types import Held, Renewed, Topic
+from coordinate.url import parse
+from tests.servers import free_port
+from tests.stacks.fake_sentinel import fake_sentinel
+from tests.stacks.replicated import replicated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stacks.fake_sentinel import FakeSentinel
+    from tests.stacks.replicated import Replicated
+
+TIMEOUT = 0.6
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replicated]:
+    """A primary with one replica; the tests promote them in turn."""
+    with replicated(tmp_path_factory.mktemp("redis"), replicas=1) as group:
+        yield group
+
+
+@pytest.fixture
+def sentinels(group: Replicated) -> Iterator[list[FakeSentinel]]:
+    """Three Sentinels that name the primary of an emptied store."""
+    with group.primary.client() as client:
+        client.flushall()
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(fake_sentinel(group.primary.port)) for _ in range(3)]
+
+
+def opened(addresses: list[str], options: str = "") -> RedisBackend:
+    """Return a backend whose answers come soon."""
+    url = f"redis+sentinel://{','.join(addresses)}/main/0{options}"
+    return RedisBackend.open(parse(url), StoreSettings("t", TIMEOUT))
+
+
+def on(sentinels: list[FakeSentinel], options: str = "") -> RedisBackend:
+    """Return a backend on these Sentinels."""
+    return opened([sentinel.address for sentinel in sentinels], options)
+
+
+def switch(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """Promote the replica, make the primary its replica, and have the Sentinels say so; nothing is lost."""
+    group.wait_until_replicated()
+    old, (new,) = group.primary, group.replicas
+    group.promote(new)
+    group.follow(old)
+    for sentinel in sentinels:
+        sentinel.named = new.port
+    group.wait_until_replicated()
+
+
+def test_most_sentinels_decide_and_no_more_are_asked(sentinels: list[FakeSentinel]) -> None:
+    """Two of three that agree are enough; requests afterwards ask nobody."""
+    backend = on(sentinels)
+    for _ in range(5):
+        backend.ping()
+    assert [sentinel.asked for sentinel in sentinels] == [1, 1, 0]
+    backend.close()
+
+
+def test_a_cut_off_sentinel_that_names_another_primary_is_outvoted(
+    group: Replicated, sentinels: list[FakeSentinel], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Its server says of itself, too, that it is a primary; the majority still wins."""
+    with replicated(tmp_path_factory.mktemp("old"), replicas=0) as cut_off:
+        sentinels[0].named = cut_off.primary.port
+        backend = on(sentinels)
+        granted(backend, "job")
+        with group.primary.client() as client, cut_off.primary.client() as other:
+            assert client.exists("t:{l:job}:lease")
+            assert other.dbsize() == 0
+        backend.close()
+
+
+def test_a_sentinel_that_names_a_replica_is_not_believed(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """Also where it is the majority: the name counts only if the server agrees."""
+    for sentinel in sentinels[:2]:
+        sentinel.named = group.replicas[0].port
+    backend = on(sentinels)
+    with pytest.raises(BackendUnavailable, match="is a replica"):
+        backend.ping()
+    sentinels[0].named = group.primary.port
+    backend.ping()
+    assert isinstance(backend.renew([granted(backend, "job")])[0], Renewed)
+    backend.close()
+
+
+def test_dead_and_silent_sentinels_cost_little_and_are_asked_last(sentinels: list[FakeSentinel]) -> None:
+    """One that refuses, one that never answers, one that works."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses = [f"127.0.0.1:{free_port()}", f"127.0.0.1:{silent.getsockname()[1]}", sentinels[0].address]
+        backend = opened(addresses)
+        started = time.monotonic()
+        backend.ping()
+        assert time.monotonic() - started < TIMEOUT
+        assert backend._server._sentinels[0].place == sentinels[0].address
+        backend.close()
+
+
+def test_nobody_who_answers_is_an_error_that_tells_who_said_what(sentinels: list[FakeSentinel]) -> None:
+    """In time, with the service, each Sentinel and the server that was named; no password."""
+    sentinels[0].named = None
+    sentinels[1].named = free_port()
+    sentinels[2].password = b"canary-right"
+    backend = on(sentinels, "?sentinel_password=canary-wrong")
+    started = time.monotonic()
+    with pytest.raises(BackendUnavailable) as raised:
+        backend.acquire("job", mint(), 30)
+    assert time.monotonic() - started < 2 * TIMEOUT
+    said = str(raised.value)
+    assert all(sentinel.address in said for sentinel in sentinels), said
+    for part in (
+        "'main'",
+        "knows no such service",
+        "refused",
+        "Authentication required",
+        f":{sentinels[1].named}",
+        "check the Sent",
+    ):
+        assert part in said, said
+    assert "canary" not in said
+    backend.close()
+
+
+def test_the_sentinels_password_is_not_the_servers(sentinels: list[FakeSentinel]) -> None:
+    """It goes to Sentinels only: the server here needs none, and would refuse one."""
+    for sentinel in sentinels:
+        sentinel.password = b"canary-right"
+    backend = on(sentinels, "?sentinel_username=watcher&sentinel_password=canary-right")
+    backend.ping()
+    assert "canary" not in f"{backend.store_id} {backend.describe()} {backend._server.url}"
+    backend.close()
+
+
+def test_a_deposed_primary_is_left_within_the_same_call(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """It answers READONLY, so nothing was executed there; the lease is carried on, nothing is called held."""
+    backend, other = on(sentinels), on(sentinels)
+    grant = granted(backend, "job")
+    granted(other, "another")
+    switch(group, sentinels)
+    assert backend.renew([grant]) == [Renewed(30)]
+    answer = other.acquire("job", mint(), 30)
+    assert isinstance(answer, Held)
+    assert answer.record is not None
+    assert answer.record.token == grant.token
+    assert backend.release(grant)
+    backend.close()
+    other.close()
+
+
+def test_a_busy_connection_to_a_deposed_primary_is_left_too(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """No silence, so no greeting, and a script that catches errors: the refusal in it is understood all the same."""
+    backend = on(sentinels)
+    grant = granted(backend, "job")
+    switch(group, sentinels)
+    for line in backend._server._node._spare:
+        line.heard_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert backend.renew([grant]) == [Renewed(30)]
+    backend.close()
+
+
+def test_waiting_channels_break_when_the_primary_changes(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """What is published from then on is published elsewhere."""
+    backend = on(sentinels)
+    watch = backend.watch()
+    watch.add(Topic("markers", "site"))
+    assert watch.drain() == frozenset()
+    switch(group, sentinels)
+    backend.break_lease("job")
+    with pytest.raises(BackendUnavailable, match="open another"):
+        watch.drain()
+    watch.close()
+    again = backend.watch()
+    again.add(Topic("markers", "site"))
+    backend.notify(Topic("markers", "site"))
+    eventually(lambda: bool(again.drain()), what="the notice")
+    again.close()
+    backend.close()
+
+
+def test_a_primary_that_hangs_is_looked_for_anew(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """One request runs out of time; the next one finds the successor although the old one still accepts."""
+    backend = on(sentinels)
+    backend.ping()
+    old = group.primary
+    old.pause()
+    try:
+        with pytest.raises(BackendUnavailable, match="no answer in time"):
+            backend.break_lease("job")
+        (new,) = group.replicas
+        group.promote(new)
+        for sentinel in sentinels:
+            sentinel.named = new.port
+        backend.break_lease("job")
+    finally:
+        old.resume()
+    group.follow(old)
+    group.wait_until_replicated()
+    backend.close()
+
+
+def test_a_server_that_hides_its_info_is_asked_for_its_role(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """A replica is refused all the same."""
+    secret = "canary-app"
+    for server in group.servers:
+        with server.client() as client:
+            client.execute_command("ACL", "SETUSER", "app", "on", f">{secret}", "~t:*", "&t:*", "+@all", "-info")
+    for sentinel in sentinels:
+        sentinel.named = group.replicas[0].port
+    addresses = ",".join(sentinel.address for sentinel in sentinels)
+    backend = RedisBackend.open(parse(f"redis+sentinel://app:{secret}@{addresses}/main"), StoreSettings("t", TIMEOUT))
+    with pytest.raises(BackendUnavailable, match="calls itself a slave"):
+        backend.ping()
+    for sentinel in sentinels:
+        sentinel.named = group.primary.port
+    backend.ping()
+    backend.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://a,b", "name of the service"),
+        ("redis+sentinel:///main", "the Sentinels"),
+        ("redis+sentinel://a/main/zero", "number of a database"),
+        ("redis+sentinel://a/main?sentinel_username=u", "sentinel_password"),
+        ("redis+sentinel://a/main?sentinel_port=1", "unknown option"),
+        ("redis+sentinel://a/main?ssl_ca_certs=x", "unknown option"),
+        ("rediss+sentinel://a/main?ssl_ca_certs=nowhere", "not a file"),
+        ("sentinel://a;sentinel://b", "name of the service"),
+    ],
+)
+def test_urls_that_cannot_work_are_refused_at_once(url: str, said: str) -> None:
+    """With the right form in the message where a part is missing."""
+    with pytest.raises(ConfigError, match=said):
+        RedisBackend.open(parse(url), StoreSettings("t", TIMEOUT))
+
+
+def test_all_spellings_of_one_store_are_one_store() -> None:
+    """Order of the hosts, default port, Celery's form."""
+    spellings = [
+        "redis+sentinel://a:26379,b,[::1]/main/0",
+        "redis+sentinel://[::1],b,A/main",
+        "sentinel://b:26379;sentinel://a;sentinel://[::1]/main",
+        "sentinel://b;sentinel://a;sentinel://[::1]/0?master_name=main",
+        "sentinel://b;sentinel://a;sentinel://[::1]?master_name=main",
+    ]
+    assert len({RedisBackend.open(parse(url), StoreSettings()).store_id for url in spellings}) == 1
+    others = ["redis+sentinel://a,b/main", "redis+sentinel://a,b,[::1]/other", "redis+sentinel://a,b,[::1]/main/1"]
+    assert len({RedisBackend.open(parse(url), StoreSettings()).store_id for url in [*spellings, *others]}) == 4

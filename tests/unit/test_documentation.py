@@ -1,0 +1,44 @@
+"""What the documentation shows is run."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import coordinate
+
+README = Path(__file__).parents[2] / "README.md"
+MODULES = sorted(
+    name
+    for _, name, _ in pkgutil.walk_packages(coordinate.__path__, "coordinate.")
+    if not name.endswith("__main__") and ">>> " in Path(str(importlib.util.find_spec(name).origin)).read_text()
+)
+
+
+def test_there_are_examples() -> None:
+    """Else the next test proves nothing."""
+    assert {"coordinate.coordinator", "coordinate.lease", "coordinate.process"} <= set(MODULES)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they stand, and with the results that they show."""
+    monkeypatch.setenv("COORDINATE_URL", "memory://documentation")
+    failed, tried = doctest.testmod(importlib.import_module(name))
+    assert tried
+    assert not failed
+
+
+def test_python_in_the_readme_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a store in memory."""
+    monkeypatch.setenv("COORDINATE_URL", "memory://readme")
+    snippets = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, str(README), "exec"), {"__name__": "readme"})  # noqa: S102 -- our own page
+    assert "migrating" in capsys.readouterr().out
