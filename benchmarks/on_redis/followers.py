@@ -53,7 +53,7 @@ class Marker(News):
         super().__init__(port, name)
         from coordinate import connect
 
-        self._coordinator = connect(f"redis://127.0.0.1:{port}/0", namespace="bench")
+        self._coordinator = connect(f"redis://127.0.0.1:{port}/0", namespace="bench", ttl=600)
         self._markers = self._coordinator.markers(name)
 
     def prepare(self) -> None:
