@@ -70,6 +70,10 @@ class Member:
         """Say that what follows is the wait."""
         self._fleet.ready.release()
 
+    def wait_for_the_first(self) -> None:
+        """Wait until process 0 is ready: what the others wait for exists then."""
+        self._fleet.first.wait()
+
     def wait_for_go(self) -> None:
         """Wait for the benchmark's word."""
         self._fleet.go.wait()
@@ -89,9 +93,11 @@ class Fleet:
     def __init__(self, size: int, work: Callable[[Member], None]) -> None:
         self._work = work
         self.ready = _FORK.Semaphore(0)
+        self.first = Gate()
         self.go = Gate()
         self.over = Gate()
         self.instants = _FORK.RawArray("d", [math.nan] * (2 * size))
+        self._gates = (self.first, self.go, self.over)
         self._errors = _FORK.SimpleQueue()
         self._processes: list[BaseProcess] = [
             _FORK.Process(target=self._run, args=(Member(self, number),), daemon=True) for number in range(size)
@@ -106,12 +112,12 @@ class Fleet:
         for process in self._processes:
             process.kill()
             process.join()
-        self.go.close()
-        self.over.close()
+        for gate in self._gates:
+            gate.close()
 
     def _run(self, member: Member) -> None:
-        self.go.forget()
-        self.over.forget()
+        for gate in self._gates:
+            gate.forget()
         try:
             self._work(member)
         except Exception as error:  # noqa: BLE001 -- whatever a library raises is its result
@@ -122,19 +128,21 @@ class Fleet:
         """Return the processes' numbers."""
         return [process.pid for process in self._processes if process.pid is not None]
 
-    def wait_until_ready(self, count: int | None = None) -> None:
-        """Return when so many processes, default all, have said so.
+    def wait_until_ready(self) -> None:
+        """Return when process 0 has said so, and then all others.
 
         Raises:
             NotReadyError: one has failed before.
         """
         deadline = time.monotonic() + READY_WITHIN
-        for _ in range(len(self._processes) if count is None else count):
+        for number in range(len(self._processes)):
             while not self.ready.acquire(timeout=0.2):
                 self._look_for_errors()
                 if time.monotonic() > deadline:
                     message = f"not ready within {READY_WITHIN:g} s"
                     raise NotReadyError(message)
+            if number == 0:
+                self.first.open()
 
     def wait_until_marked(self, instant: int, seconds: float) -> int:
         """Return how many processes have noted this instant, after at most so many seconds.

@@ -148,6 +148,7 @@ class Audience(NamedTuple):
             member.mark(0)
             news.tell()
         else:
+            member.wait_for_the_first()
             member.ready()
             news.follow()
             member.mark(0)

@@ -48,6 +48,7 @@ class Crew(NamedTuple):
         if member.number == 0:
             self._lead(way, member)
         else:
+            member.wait_for_the_first()
             member.ready()
             way.acquire()
             member.mark(0)

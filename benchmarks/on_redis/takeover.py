@@ -38,7 +38,7 @@ class Pair(NamedTuple):
     def __call__(self, member: Member) -> None:
         """Live the life of one process."""
         if member.number == 1:
-            member.wait_for_go()
+            member.wait_for_the_first()
         way = self.kind(self.port, self.name, self.ttl)
         if member.number == 1:
             member.ready()
@@ -83,9 +83,7 @@ def _phases(running: RedisServer, kind: type[Way], plan: Plan) -> dict[str, Cell
 def _late(running: RedisServer, kind: type[Way], ttl: float, phase: float) -> float:
     name = ways.fresh_name("takeover")
     with Fleet(2, Pair(kind, running.port, name, ttl)) as fleet, running.client() as admin:
-        fleet.wait_until_ready(1)
-        fleet.go.open()
-        fleet.wait_until_ready(1)
+        fleet.wait_until_ready()
         time.sleep(max(0.0, fleet.marked(0)[0] + phase - time.monotonic()))
         holder = fleet.pids[0]
         os.kill(holder, signal.SIGSTOP)
