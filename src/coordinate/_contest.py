@@ -39,6 +39,8 @@ class Contest:
         self._shared = lease.shared
         self._owner = lease.begin()
         self.floor = floor
+        self.unled = False
+        """Nobody has ever led what the lease is for, as another store knows."""
         self.not_before = 0.0
         """No attempt makes sense before this instant on the coordinator's clock."""
         self._also = also
@@ -79,7 +81,7 @@ class Contest:
         # Also when the answer is lost: the store may have put us in line.
         self._queued = self._queued or queue is not None
         try:
-            self._answer = self._lease.ask(self._owner, self.floor, queue)
+            self._answer = self._lease.ask(self._owner, self.floor, queue, unled=self.unled)
         except BackendUnavailable as error:
             self._note_outage(error, now)
             return False

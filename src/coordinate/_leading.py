@@ -132,6 +132,7 @@ class Leader:
         self.markers.claim(self.lease, store)
         self._confirm()
         view = self.markers.view()
+        self._check_unled(view)
         ran = False
         self.member.tell("leading", token=self.lease.token, text="leading")
         self._unsettled = self._leftovers(view)
@@ -142,6 +143,12 @@ class Leader:
                 self._bring_about(step, record)
                 ran = True
         return Outcome.RAN if ran else Outcome.WAITED
+
+    def _check_unled(self, view: MarkerView) -> None:
+        """Stand back if somebody has led after all, between our look and our claim: its lease may still be believed."""
+        if self.member.unled and view.records:
+            message = f"somebody led {self._plan.scope} while we asked for its lease"
+            raise TryAgain(message)
 
     def _leftovers(self, view: MarkerView) -> list[tuple[Step, MarkerRecord]]:
         """Return what attempts at other revisions left: they acted on the same scope, and may still do so.

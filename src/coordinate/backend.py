@@ -127,7 +127,7 @@ class Backend(ABC):
 
     @abstractmethod
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None, unled: bool = False
     ) -> AcquireAnswer:
         """Grant the lease if nobody holds it, with a token above ``floor`` and above all earlier ones of the name.
 
@@ -135,6 +135,9 @@ class Backend(ABC):
         was first granted, which begins anew; the ``ttl`` of a repeated call counts for nothing. With ``queue``,
         a `Held` or `Quarantined` answer also enters this owner into the line of waiters: when its turn comes, that
         watch reports ``Topic("lease", name, owner.nonce)``. It stays there until granted or `withdraw`.
+
+        ``unled`` says that another store, in which every leader registers before its first effect, knows of none: a
+        store that lost its memory need not make such an owner wait (`Quarantined`); others ignore it.
         """
 
     @abstractmethod

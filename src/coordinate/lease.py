@@ -281,10 +281,11 @@ class Lease:
         self._ended = self._given_back = False
         self.due = math.inf
 
-    def ask(self, owner: Owner, floor: int, queue: Watch | None) -> AcquireAnswer:
+    def ask(self, owner: Owner, floor: int, queue: Watch | None, *, unled: bool = False) -> AcquireAnswer:
         """Ask the store once, and take what it grants."""
         sent = self.shared.clock.now()
-        answer = self.shared.backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue)
+        backend = self.shared.backend
+        answer = backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue, unled=unled)
         if isinstance(answer, Granted):
             self._take(answer.grant, sent)
         return answer

@@ -171,6 +171,7 @@ class Member:
         self._not_before = 0.0
         self._floor = 0
         self._waited_for = ""
+        self.unled = False
         self._dark_since: float | None = None
         self._declined: dict[str, StepDeclined] = {}
         self._seen: MarkerView | None = None
@@ -250,9 +251,15 @@ class Member:
                 self._bear_standstill(view)
                 may_stand = view is not None and self._may_stand(view)
                 contest.floor = self._floor
+                contest.unled = self.unled = view is not None and self._is_unled(view)
                 if may_stand and contest.attempt():
                     return lease
                 self._sleep(contest, view)
+
+    def _is_unled(self, view: MarkerView) -> bool:
+        """Return whether nobody ever led here, as a marker store knows that did not lose its memory with the leases."""
+        apart = self.coordinator.marker_backend is not self.coordinator.backend
+        return apart and view.claim is None and not view.records
 
     def _may_stand(self, view: MarkerView) -> bool:
         """Return whether this member may ask for the lease now."""

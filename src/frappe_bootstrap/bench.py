@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import msgspec
 
 from coordinate.errors import BackendUnavailable, CommandFailed
 from frappe_bootstrap import inspection
@@ -22,11 +23,28 @@ if TYPE_CHECKING:
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
+Record = TypeVar("Record", bound=msgspec.Struct)
+
 SHIM = Path(__file__).with_name("shim.py")
 ASK_TIMEOUT = 40.0
 SETTLE_TIMEOUT = 30.0
 _MOST_SESSIONS = 60
 _TICK = 0.2
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A database session that a command has opened: its id, and the client as the server sees it."""
+
+    session: int
+    host: str
+
+
+class Settled(msgspec.Struct, frozen=True):
+    """How the attempt to end sessions went."""
+
+    ok: bool
+    error: str
+    errno: int
 
 
 class Bench:
@@ -49,8 +67,17 @@ class Bench:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def inspect(self, *, root: bool = False, reachable: bool = False) -> dict[str, Any]:
-        """Return what the config files and the database say about the site; see the shim."""
+    def inspect(self, *, root: bool = False, reachable: bool = False) -> inspection.Answer:
+        """Return what the config files and the database say about the site.
+
+        Args:
+            root: look with root's login, too, if it is known: does a database of that name exist?
+            reachable: try a login that nobody has where no other one can be tried: a refusal is an answer.
+
+        Raises:
+            BackendUnavailable: the bench's Python gave no answer.
+            Interrupted: asked to stop.
+        """
         return self._ask({**self._request("inspect", root=root), "reachable": reachable})
 
     def state(self, *, root: bool = False) -> inspection.State:
@@ -60,7 +87,7 @@ class Bench:
             BackendUnavailable: the server does not answer, which says nothing about the site.
         """
         answer = self.inspect(root=root)
-        if "login" in answer and (reason := inspection.unreachable({"login": answer["login"]})):
+        if answer.login is not None and (reason := inspection.unreachable(inspection.Answer(login=answer.login))):
             message = f"the database does not answer: {reason}"
             raise BackendUnavailable(message)
         self._known = inspection.classify(answer)
@@ -99,6 +126,7 @@ class Bench:
         with _Channel({"job": "bench", "argv": list(argv), "secrets": hidden}) as channel:
 
             def line(text: str) -> None:
+                """Look for sessions with each line: the shim prints one after it has announced a session."""
                 channel.note_sessions(context)
                 if on_line is not None:
                     on_line(text)
@@ -113,14 +141,15 @@ class Bench:
                 self._run(context, channel, "settle", lambda _: None)
             except CommandFailed as error:
                 return str(error)
-            answers = channel.read()
+            answers = channel.read(Settled)
         if not answers:
             return "no answer"
-        answer = answers[0]
-        if not answer["ok"] and inspection.unreachable({"login": answer}):
-            message = f"the database does not answer: {answer['error']}"
+        settled = answers[0]
+        login = inspection.Login(errno=settled.errno, error=settled.error)
+        if not settled.ok and inspection.unreachable(inspection.Answer(login=login)):
+            message = f"the database does not answer: {settled.error}"
             raise BackendUnavailable(message)
-        return None if answer["ok"] else str(answer["error"])
+        return None if settled.ok else settled.error
 
     def _run(self, context: StepContext, channel: _Channel, name: str, line: Callable[[str], object]) -> str:
         self._known, self._ran_under = None, context.lease.token
@@ -136,9 +165,9 @@ class Bench:
     def _command(self, theirs: socket.socket) -> list[str]:
         return [str(self._settings.python), str(SHIM), str(theirs.fileno())]
 
-    def _request(self, job: str, *, root: bool) -> dict[str, Any]:
+    def _request(self, job: str, *, root: bool) -> dict[str, object]:
         database = self._settings.database
-        request: dict[str, Any] = {
+        request: dict[str, object] = {
             "job": job,
             "site": self._settings.site,
             "db_name": database.name,
@@ -148,7 +177,7 @@ class Bench:
             request["root"] = [database.root_user, database.root_password]
         return request
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, request: Mapping[str, object]) -> inspection.Answer:
         with _Channel(request) as channel:
             fds = (channel.theirs.fileno(),)
             child = subprocess.Popen(
@@ -180,9 +209,9 @@ _OURS = frozenset({"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"})
 class _Channel:
     """Our end and the shim's end of one socket; the request is in it before the shim starts."""
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
+    def __init__(self, request: Mapping[str, object]) -> None:
         self._ours, self.theirs = socket.socketpair()
-        self._ours.sendall(json.dumps(request).encode() + b"\n")
+        self._ours.sendall(msgspec.json.encode(request) + b"\n")
         self._ours.setblocking(False)  # noqa: FBT003 -- it has no keyword
         self._rest = b""
 
@@ -193,7 +222,7 @@ class _Channel:
         self._ours.close()
         self.theirs.close()
 
-    def read(self) -> list[dict[str, Any]]:
+    def read(self, kind: type[Record]) -> list[Record]:
         """Return the answers that have arrived."""
         try:
             while data := self._ours.recv(65536):
@@ -201,22 +230,23 @@ class _Channel:
         except BlockingIOError:
             pass
         *lines, self._rest = self._rest.split(b"\n")
-        return [json.loads(line) for line in lines]
+        return [msgspec.json.decode(line, type=kind) for line in lines]
 
     def note_sessions(self, context: StepContext) -> None:
         """Write new database sessions into the marker, then let the command go on."""
-        for answer in self.read():
+        for opened in self.read(Session):
             known = context.record.notes.get("sessions", "").split()
-            known.append(f"{answer['session']}@{answer['host']}")
+            known.append(f"{opened.session}@{opened.host}")
             context.note(sessions=" ".join(known[-_MOST_SESSIONS:]))
+            # Only now may its first statement go out: whoever finds the record can end the session.
             self._ours.send(b"+")
 
-    def wait(self, stop: Stop, child: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    def wait(self, stop: Stop, child: subprocess.Popen[bytes]) -> list[inspection.Answer]:
         """Return the answer, or nothing if the child ended or took too long."""
         limit = time.monotonic() + ASK_TIMEOUT
         while time.monotonic() < limit:
             ended = child.poll() is not None
-            if answers := self.read():
+            if answers := self.read(inspection.Answer):
                 return answers
             if ended:
                 return []

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import msgspec
 
 _DENIED = (1044, 1045, 1698)
 _UNKNOWN_DATABASE = 1049
@@ -14,6 +13,34 @@ _FIRST_CLIENT_ERROR = 2000
 _NOT_READY = (0, 1040, 1053, 1203, 1226)
 """Server errors after which it is worth waiting: too many connections, shutting down."""
 THREE_CAUSES = "the password is wrong, the user is missing, or the user is bound to another host"
+
+
+class Login(msgspec.Struct, frozen=True):
+    """How one login went, and what was seen there; the shim's words."""
+
+    ok: bool = False
+    errno: int = 0
+    error: str = ""
+    tables: int = 0
+    defaults: bool = False
+    """Whether there is a table tabDefaultValue, where the installed apps are."""
+    apps: object = None
+    """What that table says about the installed apps: anything, since people write there, too."""
+    administrator: bool = False
+    database: bool | None = None
+    """As root sees it: whether the database of a new site, or its user, exists."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What the shim found; a login that was not tried is None."""
+
+    folder: bool = False
+    config: str = "missing"
+    config_error: str = ""
+    db_name: object = ""
+    login: Login | None = None
+    root: Login | None = None
+    server: Login | None = None
 
 
 class Kind(enum.Enum):
@@ -46,52 +73,53 @@ class State(NamedTuple):
         return f"{self.kind.value}: {self.reason}" if self.reason else self.kind.value
 
 
-def classify(answer: Mapping[str, Any]) -> State:
+def classify(answer: Answer) -> State:
     """Return the state that an ``inspect`` answer of the shim describes."""
-    root = answer.get("root") or {}
+    root = answer.root or Login(ok=True)
     kind, reason, apps = _of_site(answer)
-    return State(kind, reason, apps, root.get("database"), "" if root.get("ok", True) else str(root.get("error")))
+    return State(kind, reason, apps, root.database, "" if root.ok else root.error)
 
 
-def unreachable(answer: Mapping[str, Any]) -> str | None:
+def unreachable(answer: Answer) -> str | None:
     """Return why the database server cannot be used yet, or None.
 
     A server that refuses a login has answered: whether the login is right is no question of waiting.
     """
-    for part in ("login", "root", "server"):
-        found = answer.get(part)
-        if found and (found["ok"] or not _is_waiting(found["errno"])):
-            return None
-    reasons = [f"{found['error']}" for part in ("login", "root", "server") if (found := answer.get(part))]
-    return "; ".join(dict.fromkeys(reasons)) or "no login was tried"
+    tried = [login for login in (answer.login, answer.root, answer.server) if login is not None]
+    if any(login.ok or not _is_waiting(login.errno) for login in tried):
+        return None
+    return "; ".join(dict.fromkeys(login.error for login in tried)) or "no login was tried"
 
 
 def _is_waiting(number: int) -> bool:
     return number >= _FIRST_CLIENT_ERROR or number in _NOT_READY
 
 
-def _of_site(answer: Mapping[str, Any]) -> tuple[Kind, str, tuple[str, ...]]:
-    if not answer["folder"]:
+def _of_site(answer: Answer) -> tuple[Kind, str, tuple[str, ...]]:
+    if not answer.folder:
         return Kind.ABSENT, "there is no folder of that name", ()
-    if answer["config"] != "ok":
-        detail = f" ({answer['config_error']})" if answer.get("config_error") else ""
-        return Kind.HALF_MADE, f"its site_config.json is {answer['config']}{detail}", ()
-    login = answer["login"]
-    if login["ok"]:
+    login = answer.login
+    if answer.config != "ok" or login is None:
+        detail = f" ({answer.config_error})" if answer.config_error else ""
+        return Kind.HALF_MADE, f"its site_config.json is {answer.config}{detail}", ()
+    if login.ok:
         return _of_database(login)
-    if login["errno"] == _UNKNOWN_DATABASE:
-        return Kind.HALF_MADE, f"its database {answer.get('db_name')} does not exist", ()
-    if login["errno"] in _DENIED:
-        return Kind.UNREACHABLE, f"error {login['errno']}: {THREE_CAUSES}", ()
-    return Kind.UNREACHABLE, f"error {login['errno']}: {login['error']}", ()
+    if login.errno == _UNKNOWN_DATABASE:
+        return Kind.HALF_MADE, f"its database {answer.db_name} does not exist", ()
+    if login.errno in _DENIED:
+        # Never evidence that the site is half made or absent: a wrong password looks the same.
+        return Kind.UNREACHABLE, f"error {login.errno}: {THREE_CAUSES}", ()
+    return Kind.UNREACHABLE, f"error {login.errno}: {login.error}", ()
 
 
-def _of_database(login: Mapping[str, Any]) -> tuple[Kind, str, tuple[str, ...]]:
-    if not login["defaults"]:
-        return Kind.HALF_MADE, f"its database has {login['tables']} tables, but not tabDefaultValue", ()
-    apps = tuple(map(str, login["apps"] or ()))
+def _of_database(login: Login) -> tuple[Kind, str, tuple[str, ...]]:
+    """Tell a finished site from the stages of a killed new-site, in the order in which they are passed."""
+    if not login.defaults:
+        return Kind.HALF_MADE, f"its database has {login.tables} tables, but not tabDefaultValue", ()
+    apps = tuple(map(str, login.apps)) if isinstance(login.apps, list) else ()
     if "frappe" not in apps:
         return Kind.HALF_MADE, "frappe is not among its installed apps", apps
-    if not login["administrator"]:
+    if not login.administrator:
+        # installed_apps is written before there are users and a password for the first one.
         return Kind.HALF_MADE, "it has no user Administrator", apps
     return Kind.HEALTHY, "", apps

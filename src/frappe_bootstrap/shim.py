@@ -23,9 +23,47 @@ from contextlib import closing, suppress
 
 TYPE_CHECKING = False  # the real one costs an import of typing at every start
 if TYPE_CHECKING:
-    from typing import Any
+    from collections.abc import Callable
+    from typing import Any, Protocol
 
     Json = dict[str, Any]
+    """What comes from people's files and from databases, or goes to the other side of the channel."""
+
+    class Cursor(Protocol):
+        """What both drivers' cursors have in common."""
+
+        def execute(self, query: str, args: object = None) -> object:
+            """Run one statement."""
+
+        def fetchone(self) -> tuple[object, ...] | dict[str, object] | None:
+            """Return the next row; some cursors give it names."""
+
+        def fetchall(self) -> tuple[tuple[object, ...], ...]:
+            """Return the rows that are left."""
+
+        def close(self) -> None:
+            """Forget the result."""
+
+    class Connection(Protocol):
+        """What both drivers' connections have in common."""
+
+        def cursor(self) -> Cursor:
+            """Return a new cursor."""
+
+        def rollback(self) -> None:
+            """End the transaction."""
+
+        def thread_id(self) -> int:
+            """Return the server's number of this session."""
+
+        def close(self) -> None:
+            """End the session."""
+
+    class Driver(Protocol):
+        """PyMySQL or mysqlclient."""
+
+        connect: Callable[..., Connection]
+
 
 CONNECT_TIMEOUT = 5
 READ_TIMEOUT = 15
@@ -74,7 +112,7 @@ def redact(data: bytes, words: list[bytes]) -> bytes:
     return data
 
 
-def filtered(secrets: list[str], work: Any) -> int:  # noqa: ANN401 - a callable; typing.Callable is for checkers only
+def filtered(secrets: list[str], work: Callable[[], object]) -> int:
     """Run ``work`` in a child whose whole output passes the filter; return how it ended, dying the same way."""
     reader, writer = os.pipe()
     # A signal to the process group reaches the child; the filter stays to read its last words.
@@ -147,11 +185,12 @@ def bench(channel: int, request: Json) -> None:
     helper.main()
 
 
-def announce_connections(driver: Any, channel: int) -> None:  # noqa: ANN401 - a module
+def announce_connections(driver: Driver, channel: int) -> None:
     """Wrap the driver's connect()."""
     connect = driver.connect
 
-    def announcing(*args: object, **options: object) -> object:
+    def announcing(*args: object, **options: object) -> Connection:
+        """Connect, and have it written down, before anybody gets the connection."""
         connection = connect(*args, **options)
         announce(connection, channel)
         return connection
@@ -159,7 +198,7 @@ def announce_connections(driver: Any, channel: int) -> None:  # noqa: ANN401 - a
     driver.connect = announcing
 
 
-def announce(connection: Any, channel: int) -> None:  # noqa: ANN401 - a driver's connection
+def announce(connection: Connection, channel: int) -> None:
     """Tell the session's id and client address, and wait until they are written down."""
     with closing(connection.cursor()) as cursor:
         cursor.execute("SELECT HOST FROM information_schema.processlist WHERE ID = CONNECTION_ID()")
@@ -234,7 +273,7 @@ def read_config_once(path: str, keys: tuple[str, ...]) -> Json:  # noqa: PLR0911
     return {"result": "ok", "values": values}
 
 
-def attempt(config: Json, user: str, password: str, database: str | None, work: Any) -> Json:  # noqa: ANN401 - a callable
+def attempt(config: Json, user: str, password: str, database: str | None, work: Callable[[Connection], Json]) -> Json:
     """Log in, let ``work`` add to the answer, and say what the server said if it did not let us."""
     try:
         with closing(login(config, user, password, database)) as connection:
@@ -253,7 +292,7 @@ def attempt(config: Json, user: str, password: str, database: str | None, work: 
         return {"ok": False, "errno": number, "error": str(error.args[-1] if error.args else error)[:500]}
 
 
-def login(config: Json, user: str, password: str, database: str | None) -> Any:  # noqa: ANN401 - a driver's connection
+def login(config: Json, user: str, password: str, database: str | None) -> Connection:
     """Connect with the driver that this environment has, never without limits of time."""
     options: Json = {"user": user, "connect_timeout": CONNECT_TIMEOUT, "charset": "utf8mb4"}
     if config.get("db_socket"):
@@ -262,7 +301,7 @@ def login(config: Json, user: str, password: str, database: str | None) -> Any: 
         options.update(host=config.get("db_host") or "127.0.0.1", port=int(config.get("db_port") or 3306))
     for name, words in (("pymysql", ("password", "database")), ("MySQLdb", ("passwd", "db"))):
         try:
-            driver = importlib.import_module(name)
+            driver: Driver = importlib.import_module(name)
         except ImportError:
             continue
         options.update({words[0]: password, "read_timeout": READ_TIMEOUT, "write_timeout": READ_TIMEOUT})
@@ -271,7 +310,7 @@ def login(config: Json, user: str, password: str, database: str | None) -> Any: 
     raise LookupError(message)
 
 
-def rows(connection: Any, query: str, *values: object) -> list[tuple[Any, ...]]:  # noqa: ANN401 - a driver's connection
+def rows(connection: Connection, query: str, *values: object) -> list[tuple[object, ...]]:
     """Return the rows of one query."""
     with closing(connection.cursor()) as cursor:
         cursor.execute(query, values or None)
@@ -283,7 +322,7 @@ def text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value or "")
 
 
-def look_into(connection: Any) -> Json:  # noqa: ANN401 - a driver's connection
+def look_into(connection: Connection) -> Json:
     """Return what tells a finished site from a half-made one."""
     query = "SELECT TABLE_NAME FROM information_schema.tables WHERE TABLE_SCHEMA = DATABASE()"
     tables = {text(row[0]) for row in rows(connection, query)}
@@ -298,7 +337,7 @@ def look_into(connection: Any) -> Json:  # noqa: ANN401 - a driver's connection
     return found
 
 
-def has_database(connection: Any, name: str) -> Json:  # noqa: ANN401 - a driver's connection
+def has_database(connection: Connection, name: str) -> Json:
     """Return whether a database of that name exists, or a user of it, whom new-site would drop; as root sees it."""
     names = {text(row[0]).casefold() for row in rows(connection, "SHOW DATABASES")}
     taken = name.casefold() in names
@@ -335,11 +374,11 @@ def settle(request: Json) -> Json:
     return {"ok": seen and not problems, "error": error, "errno": 0 if seen else number}
 
 
-def end_sessions(connection: Any, wanted: set[tuple[int, str]], limit: float) -> list[str]:  # noqa: ANN401 - a connection
+def end_sessions(connection: Connection, wanted: set[tuple[int, str]], limit: float) -> list[str]:
     """Kill what this user may see; return what is still there at the limit."""
     while True:
         query = "SELECT ID, HOST FROM information_schema.processlist WHERE ID <> CONNECTION_ID()"
-        left = sorted({(int(row[0]), text(row[1])) for row in rows(connection, query)} & wanted)
+        left = sorted({(int(text(row[0])), text(row[1])) for row in rows(connection, query)} & wanted)
         if not left or time.monotonic() > limit:
             return [f"session {number} of {host} is still there" for number, host in left]
         for number, _ in left:

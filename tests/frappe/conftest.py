@@ -17,13 +17,14 @@ import msgspec
 import pytest
 
 from coordinate import connect
+from tests.standin.conftest import wait_for_port
 from tests.standin.fleet import EXAMPLE, Bench, make_bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LIMIT = 60
+LIMIT = 300
 DONE = {"config", "site", "migrate", "apps", "assets", "ready"}
 
 
@@ -121,9 +122,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Run the tiny Redis for redis_cache and redis_queue."""
     path = tmp_path_factory.mktemp("redis") / "port"
     with subprocess.Popen([sys.executable, EXAMPLE / "redis_standin.py", "--port-file", path]) as server:
-        while not path.exists():
-            assert server.poll() is None
-        yield int(path.read_text())
+        yield wait_for_port(server, path)
         server.terminate()
         assert server.wait(LIMIT) == 0
 
@@ -145,8 +144,8 @@ def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> I
         "REDIS_CACHE_PORT": str(redis_port),
         "REDIS_QUEUE_PORT": str(redis_port),
         "COORDINATE_URL": f"file://{tmp_path}/lease",
-        "WAIT_TIMEOUT": "20",
-        "BOOT_TIMEOUT": "50",
+        "WAIT_TIMEOUT": "120",
+        "BOOT_TIMEOUT": "240",
         "STANDIN_DB_DIR": str(database),
         "STANDIN_DIR": str(tmp_path / "fleet"),
         "STANDIN_LOG": str(tmp_path / "bench.log"),

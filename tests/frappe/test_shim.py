@@ -51,7 +51,7 @@ def run_shim(
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=120,
         )
         ours.settimeout(0)
         try:

@@ -79,7 +79,7 @@ def everything(backend: RedisBackend) -> None:
     renewed = backend.renew([first])[0]
     assert isinstance(renewed, Renewed), renewed
     assert backend.release(first)
-    eventually(lambda: Topic("lease", "job", second.nonce) in watch.drain(), within=2, what="the turn")
+    eventually(lambda: Topic("lease", "job", second.nonce) in watch.drain(), what="the turn")
     assert granted(backend, "job", second).token > first.token
     gone = backend.renew([first])[0]
     assert not isinstance(gone, Unknown), gone
@@ -97,7 +97,7 @@ def _markers(backend: RedisBackend, owner: Owner, watch: Watch) -> None:
     backend.claim("site", Claim(7, owner))
     for state in (MarkerState.IN_PROGRESS, MarkerState.DONE):
         backend.put_marker("site", MarkerRecord("migrate", "r1", state, 7), 7)
-    eventually(watch.drain, within=2, what="the change")
+    eventually(watch.drain, what="the change")
     backend.notify(Topic("markers", "site"))
     assert backend.markers("site").claim is not None
     assert backend.scopes() == ["site"]

@@ -55,8 +55,8 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         yield Site(server, port, ours.pair, ours.issue("client"), theirs.issue("intruder"))
 
 
-def opened(url: str, timeout: float = 1.0) -> RedisBackend:
-    """Return a backend whose answers come soon."""
+def opened(url: str, timeout: float = 3.0) -> RedisBackend:
+    """Return a backend that answers within seconds."""
     return RedisBackend.open(parse(url), StoreSettings("t", timeout))
 
 
@@ -79,7 +79,7 @@ def test_leases_and_waiting_work_over_tls(site: Site) -> None:
         assert backend.renew([grant]) == [Renewed(30)], round_trip
         assert backend.release(grant)
         topics: set[Topic] = set()
-        eventually(lambda topics=topics: topics.update(watch.drain()) or topics, within=5, what="the turn")
+        eventually(lambda topics=topics: topics.update(watch.drain()) or topics, what="the turn")
         assert topics == {Topic("lease", "job", waiter.nonce)}
         grant = granted(backend, "job", waiter)
     assert backend.release(grant)

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ def wait_for_port(process: subprocess.Popen[bytes], path: Path) -> int:
     """Wait for the port file of a server that was just started."""
     while not path.exists():
         assert process.poll() is None
+        time.sleep(0.01)
     return int(path.read_text())
 
 

@@ -55,7 +55,7 @@ def test_the_map_of_names_is_empty_for_an_instant(bench: Bench, gate: Callable[[
         held.wait()
         assert (bench.sites / "assets" / "assets.json").read_text() == ""
         held.open()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     assert names(bench)
 
 

@@ -200,7 +200,7 @@ def test_of_two_at_the_same_instant_one_gets_a_lock_error(bench: Bench, gate: Ca
         with (bench.sites / "s1" / "locks" / "bench_new_site.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             held.open()
-            out, _ = second.communicate(timeout=10)
+            out, _ = second.communicate(timeout=120)
     assert second.returncode == 1
     assert "Failed to aquire lock: bench_new_site" in out
 
@@ -217,5 +217,5 @@ def test_force_hangs_while_a_failed_request_left_its_transaction_open(bench: Ben
             while not bench.as_root(query):
                 assert forced.poll() is None
             bench.as_root(f"KILL {idle.thread_id()}")
-            forced.communicate(timeout=10)
+            forced.communicate(timeout=120)
     assert forced.returncode == 0

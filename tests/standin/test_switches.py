@@ -66,7 +66,7 @@ def test_a_config_is_truncated_in_place_under_its_own_lock(site: Bench, gate: Ca
         assert (site.sites / "s1" / "site_config.json").read_text() == ""
         assert "is invalid" in site.run("--site", "s1", "list-apps").stdout
         held.open()
-        process.communicate(timeout=10)
+        process.communicate(timeout=120)
     assert site.config()["maintenance_mode"] == 1
 
 

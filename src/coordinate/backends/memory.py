@@ -178,7 +178,14 @@ class MemoryBackend(Backend):
         return self._store_id
 
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self,
+        name: str,
+        owner: Owner,
+        ttl: float,
+        *,
+        floor: int = 0,
+        queue: Watch | None = None,
+        unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
         """Grant, or say who holds it."""
         store = self._store

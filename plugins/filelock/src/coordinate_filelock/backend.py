@@ -89,7 +89,14 @@ class FileBackend(Backend):
         return self._store_id
 
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self,
+        name: str,
+        owner: Owner,
+        ttl: float,
+        *,
+        floor: int = 0,
+        queue: Watch | None = None,
+        unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
         """Take the lock if it is free. A holder's end wakes all waiters; the quickest gets it."""
         with told(self._path, f"acquire {name!r}"):

@@ -10,7 +10,7 @@ from coordinate.backend import Backend, StoreSettings, Watch
 from coordinate.backends.redis import facts, options
 from coordinate.backends.redis.incarnation import Census
 from coordinate.backends.redis.keys import Keys
-from coordinate.backends.redis.leases import Leases
+from coordinate.backends.redis.leases import Asking, Leases
 from coordinate.backends.redis.markers import Markers
 from coordinate.backends.redis.watch import RedisWatch
 from coordinate.errors import BackendUnavailable
@@ -42,6 +42,7 @@ _ALWAYS = frozenset(
 
 _SENTINEL = ("redis+sentinel", "rediss+sentinel", "sentinel")
 """The last one is how Celery's users write it."""
+_CLUSTER = ("redis+cluster", "rediss+cluster")
 
 
 class RedisBackend(Backend):
@@ -57,7 +58,7 @@ class RedisBackend(Backend):
     Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL)
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
     def __init__(self, server: Topology, namespace: str, census: Census) -> None:
@@ -106,7 +107,7 @@ class RedisBackend(Backend):
         return f"redis:{self._server.place}/{self._namespace}"
 
     def acquire(
-        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None
+        self, name: str, owner: Owner, ttl: float, *, floor: int = 0, queue: Watch | None = None, unled: bool = False
     ) -> AcquireAnswer:
         """Grant, or say who holds it, or that the server lost its memory and others may still believe.
 
@@ -115,7 +116,7 @@ class RedisBackend(Backend):
             CorruptRecord: what is stored about the lease cannot be read.
         """
         channel = queue.channel(name) if isinstance(queue, RedisWatch) else b""
-        return self._leases.acquire(name, owner, ttl, floor, channel)
+        return self._leases.acquire(name, owner, ttl, Asking(floor, channel, unled))
 
     def withdraw(self, name: str, owner: Owner) -> None:
         """Leave the line of waiters, or hand on the turn that was given to this owner."""
@@ -214,6 +215,10 @@ def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topolog
         from coordinate.backends.redis import sentinel  # noqa: PLC0415
 
         return sentinel.Sentinel(url, options.read(url, settings, *sentinel.OPTIONS), census)
+    if url.scheme in _CLUSTER:
+        from coordinate.backends.redis.cluster import Cluster  # noqa: PLC0415
+
+        return Cluster(url, options.read(url, settings), census)
     from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
     more = ("db",) if url.scheme == "unix" else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from coordinate import _wire
 from coordinate._clock import SYSTEM
@@ -40,6 +40,20 @@ _GONE = {0: LossReason.EXPIRED, -1: LossReason.TAKEN, -2: LossReason.BROKEN}
 _VANISHED = Gone(LossReason.EXPIRED)
 
 
+class Asking(NamedTuple):
+    """How a lease is asked for; see `Backend.acquire`.
+
+    Args:
+        floor: the token has to be greater.
+        channel: to be told one's turn on; empty for not waiting in line.
+        unled: nobody can have lost it, as nobody ever led.
+    """
+
+    floor: int
+    channel: bytes
+    unled: bool
+
+
 class Leases:
     """The lease half of `RedisBackend`; its methods promise what those of the port do."""
 
@@ -49,17 +63,18 @@ class Leases:
         self._census = census
         self._beliefs = Beliefs(SYSTEM.now)
 
-    def acquire(self, name: str, owner: Owner, ttl: float, floor: int, channel: bytes) -> AcquireAnswer:
+    def acquire(self, name: str, owner: Owner, ttl: float, asking: Asking) -> AcquireAnswer:
         """Grant, or say why not."""
         if self._census.allow(ttl):
             # Servers have to know before they grant it: connections are greeted when they are opened.
             self._server.close()
         keys, milliseconds = self._keys.lease(name), b"%d" % max(1, round(ttl * 1000))
-        args = (owner.nonce.encode(), milliseconds, b"%d" % floor, _wire.encode(owner), channel)
+        args = (owner.nonce.encode(), milliseconds, b"%d" % asking.floor, _wire.encode(owner), asking.channel)
         sent = SYSTEM.now()
 
         def talk(line: Line) -> tuple[Reply, bytes]:
-            reply = line.run(scripts.ACQUIRE, keys, (*args, b"%d" % line.known.until))
+            self._census.prepare(line)
+            reply = line.run(scripts.ACQUIRE, keys, (*args, b"0" if asking.unled else b"%d" % line.known.until))
             if isinstance(reply, bytes):
                 self._spread_grant(line, name, owner.nonce)
             return reply, line.known.incarnation
@@ -136,8 +151,16 @@ class Leases:
 
     def _restore(self, grants: Sequence[Grant], vanished: Sequence[int], answers: list[RenewAnswer]) -> None:
         """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
-        found = [(index, self._assertion(grants[index])) for index in vanished]
-        calls = {index: assertion for index, assertion in found if assertion is not None}
+        calls: dict[int, Call] = {}
+        for index in vanished:
+            try:
+                assertion = self._assertion(grants[index])
+            except BackendUnavailable as error:
+                # Whether it can be restored is not known yet; that it is lost, neither.
+                answers[index] = Unknown(str(error))
+                continue
+            if assertion is not None:
+                calls[index] = assertion
         sent = SYSTEM.now()
         asked = [grants[index] for index in calls]
         for index, answer in zip(
@@ -149,16 +172,17 @@ class Leases:
                 self._beliefs.forget(grants[index].nonce)
 
     def _assertion(self, grant: Grant) -> Call | None:
-        """Return the call that restores a lease; None where that would be wrong: it is lost."""
+        """Return the call that restores a lease; None where that would be wrong: it is lost.
+
+        Raises:
+            BackendUnavailable: the server did not say who it is.
+        """
         belief = self._beliefs.find(grant)
         if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
-        try:
-            # Asked anew: what the connection said when it was opened may be older than the loss.
-            known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
-        except BackendUnavailable:
-            return None
+        # Asked anew: what the connection said when it was opened may be older than the loss.
+        known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
         if known.incarnation == belief.incarnation:
             # The same life of the server: somebody deleted it, or it expired.
             return None

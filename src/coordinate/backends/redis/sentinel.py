@@ -52,7 +52,7 @@ class Sentinel(Topology):
     def __init__(self, url: StoreUrl, options: Options, census: Census) -> None:
         super().__init__(url, options)
         self._service, self._db = _named(url)
-        self._greeter = census.greeter(lambda _: "i")
+        self._greeter = census.greeter(self.tags_of)
         hosts = [Host(host.name, host.port or DEFAULT_PORT) for host in url.hosts]
         greeting = self._sentinel_greeting(len(hosts))
         self._sentinels = [wires.tcp(host, greeting) for host in hosts]
@@ -94,10 +94,6 @@ class Sentinel(Topology):
     def nodes(self) -> list[Node]:
         """Return the primary."""
         return [self.node(b"")]
-
-    def tag_of(self, node: Node) -> str:  # noqa: ARG002 -- any tag will do
-        """Return a fixed tag: the record of the primary's life has to reach its successor."""
-        return "i"
 
     def learn(self, node: Node | None, error: Exception) -> bool:
         """Forget the primary if the error may mean that it is none; a certain refusal is followed at once."""
