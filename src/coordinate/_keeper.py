@@ -51,16 +51,34 @@ class Keeper:
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
         self._closed = False
+        self._expected = 0
+        """Waits that may end with a lease at any moment."""
+
+    def expect(self) -> None:
+        """Have the thread ready: somebody waits for a lease, and starting a thread takes longer than a hand-over."""
+        with self._changed:
+            self._expected += 1
+            self._start()
+
+    def expect_no_more(self) -> None:
+        """Take one `expect` back."""
+        with self._changed:
+            self._expected -= 1
 
     def add(self, lease: Lease) -> None:
         """Keep a lease from now on."""
         with self._changed:
             self._enter(lease)
-            if self._threaded and self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="coordinate-keeper", daemon=True)
-                self._thread.start()
-            elif lease.look_at < self._wakes_at:
+            if not self._start() and lease.look_at < self._wakes_at:
                 self._changed.notify()
+
+    def _start(self) -> bool:
+        """Start the thread if there should be one and is none; True if that was so."""
+        if not self._threaded or self._thread is not None or self._closed:
+            return False
+        self._thread = threading.Thread(target=self._run, name="coordinate-keeper", daemon=True)
+        self._thread.start()
+        return True
 
     def _enter(self, lease: Lease) -> None:
         self._count += 1
@@ -160,7 +178,7 @@ class Keeper:
                 log.exception("the keeper goes on after an error")
                 shortest = PAUSE_AFTER_ERROR
             with self._changed:
-                idle = 0 if self._turns else idle + 1
+                idle = 0 if self._turns or self._expected else idle + 1
                 if os.getpid() != pid or self._closed or idle > LINGER:
                     self._thread = None
                     return

@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from coordinate.backends.redis import scripts
-from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.node import Known, call
 
 if TYPE_CHECKING:
@@ -43,12 +42,14 @@ _OFF = b"off"
 
 
 class _Note(NamedTuple):
-    """What one record says: `Known`, and whether this was news."""
+    """What one record says: `Known`, whether this was news, and whether the replicas may lack it."""
 
+    key: bytes
     incarnation: bytes
     until: bytes
     replicas: int
     written: int
+    alone: int
 
 
 class Census:
@@ -78,6 +79,23 @@ class Census:
         self._longest = ttl
         return True
 
+    def prepare(self, line: Line) -> None:
+        """See to it that whoever succeeds the server has its record, before a lease counts on that.
+
+        Raises:
+            NotReplicated: a replica that is connected did not take it: promoted, it would let new owners in.
+        """
+        if not line.known.alone:
+            return
+        for key in line.known.alone:
+            # WAIT is about this connection's own writes.
+            line.ask(b"HSET", key, b"alone", b"1")
+        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
+        line.confirm(line.known.replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
+        for key in line.known.alone:
+            line.ask(b"HDEL", key, b"alone")
+        line.known = line.known._replace(alone=())
+
     def greeter(self, tags_of: Callable[[Node], Sequence[str]]) -> Callable[[Line], Known]:
         """Return what asks the server of a connection; ``tags_of`` says where the records about it are."""
 
@@ -103,10 +121,13 @@ class Census:
                 error,
             )
             return Known()
-        known = Known(notes[0].incarnation, max(int(note.until) for note in notes), notes[0].replicas)
+        known = Known(
+            notes[0].incarnation,
+            max(int(note.until) for note in notes),
+            notes[0].replicas,
+            tuple(note.key for note in notes if note.alone),
+        )
         written = any(note.written for note in notes)
-        if written and known.replicas:
-            _spread(line, known.replicas)
         if written and known.until:
             log.warning("%s has another incarnation: new owners of leases wait", line.node.address.place)
         return known
@@ -119,7 +140,7 @@ class Census:
             known = any(note is not None and not note.written for note in notes.values())
             notes |= self._ask(line, news, b"known" if known else b"%d" % _lag(line))
         found = [note for note in notes.values() if note is not None]
-        return found or [_note(line.run(scripts.GREET, (), (_OFF, b"0", b"", b"")))]
+        return found or [_note(b"", line.run(scripts.GREET, (), (_OFF, b"0", b"", b"")))]
 
     def _ask(self, line: Line, keys: Sequence[bytes], lag: bytes) -> dict[bytes, _Note | None]:
         words = (self._mode, b"%d" % round(self._longest * 1000), lag, line.node.identity.encode())
@@ -131,12 +152,12 @@ class Census:
                 continue
             if isinstance(answer, ResponseError):
                 raise answer
-            notes[key] = None if answer == b"LAG" else _note(answer)
+            notes[key] = None if answer == b"LAG" else _note(key, answer)
         return notes
 
 
-def _note(answer: Reply) -> _Note:
-    return _Note(*cast("tuple[bytes, bytes, int, int]", answer))
+def _note(key: bytes, answer: Reply) -> _Note:
+    return _Note(key, *cast("tuple[bytes, bytes, int, int, int]", answer))
 
 
 def _lag(line: Line) -> int:
@@ -146,15 +167,6 @@ def _lag(line: Line) -> int:
         return int(reply[1]) or DEFAULT_LAG
     except (ResponseError, IndexError, ValueError):
         return DEFAULT_LAG
-
-
-def _spread(line: Line, replicas: int) -> None:
-    """Give the replicas a chance to learn the record before the first grant: one of them may be promoted next."""
-    try:
-        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
-        line.confirm(replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
-    except NotReplicated as error:
-        log.warning("%s: replicas do not know the present incarnation yet: %s", line.node.address.place, error)
 
 
 def _is_hidden(error: ResponseError) -> bool:

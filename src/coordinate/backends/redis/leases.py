@@ -73,6 +73,7 @@ class Leases:
         sent = SYSTEM.now()
 
         def talk(line: Line) -> tuple[Reply, bytes]:
+            self._census.prepare(line)
             reply = line.run(scripts.ACQUIRE, keys, (*args, b"0" if asking.unled else b"%d" % line.known.until))
             if isinstance(reply, bytes):
                 self._spread_grant(line, name, owner.nonce)
@@ -150,8 +151,16 @@ class Leases:
 
     def _restore(self, grants: Sequence[Grant], vanished: Sequence[int], answers: list[RenewAnswer]) -> None:
         """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
-        found = [(index, self._assertion(grants[index])) for index in vanished]
-        calls = {index: assertion for index, assertion in found if assertion is not None}
+        calls: dict[int, Call] = {}
+        for index in vanished:
+            try:
+                assertion = self._assertion(grants[index])
+            except BackendUnavailable as error:
+                # Whether it can be restored is not known yet; that it is lost, neither.
+                answers[index] = Unknown(str(error))
+                continue
+            if assertion is not None:
+                calls[index] = assertion
         sent = SYSTEM.now()
         asked = [grants[index] for index in calls]
         for index, answer in zip(
@@ -163,16 +172,17 @@ class Leases:
                 self._beliefs.forget(grants[index].nonce)
 
     def _assertion(self, grant: Grant) -> Call | None:
-        """Return the call that restores a lease; None where that would be wrong: it is lost."""
+        """Return the call that restores a lease; None where that would be wrong: it is lost.
+
+        Raises:
+            BackendUnavailable: the server did not say who it is.
+        """
         belief = self._beliefs.find(grant)
         if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
-        try:
-            # Asked anew: what the connection said when it was opened may be older than the loss.
-            known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
-        except BackendUnavailable:
-            return None
+        # Asked anew: what the connection said when it was opened may be older than the loss.
+        known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
         if known.incarnation == belief.incarnation:
             # The same life of the server: somebody deleted it, or it expired.
             return None

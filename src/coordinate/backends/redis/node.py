@@ -41,11 +41,13 @@ class Known(NamedTuple):
         incarnation: identity of its state; empty where the server hides it.
         until: server time in microseconds before which nobody new gets a lease.
         replicas: how many are connected.
+        alone: records about it that its replicas may not have; before a new lease they must.
     """
 
     incarnation: bytes = b""
     until: int = 0
     replicas: int = 0
+    alone: tuple[bytes, ...] = ()
 
 
 class Call(NamedTuple):
