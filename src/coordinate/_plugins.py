@@ -24,7 +24,7 @@ BUILT_IN = {
     "unix": "coordinate.backends.redis:RedisBackend",
     "sentinel": "coordinate.backends.redis:RedisBackend",
 }
-OFFICIAL = {"file": "coordinate-filelock"}
+OFFICIAL = {"etcd": "coordinate-etcd", "etcds": "coordinate-etcd", "file": "coordinate-filelock"}
 """Schemes of our own plugins and the distribution to install for them."""
 
 

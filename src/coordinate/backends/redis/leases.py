@@ -72,14 +72,24 @@ class Leases:
         args = (owner.nonce.encode(), milliseconds, b"%d" % asking.floor, _wire.encode(owner), asking.channel)
         sent = SYSTEM.now()
 
-        def talk(line: Line) -> tuple[Reply, bytes]:
+        def ask(line: Line) -> Reply:
             self._census.prepare(line)
-            reply = line.run(scripts.ACQUIRE, keys, (*args, b"0" if asking.unled else b"%d" % line.known.until))
+            until = b"0" if asking.unled else b"%d" % line.known.until
+            return line.run(scripts.ACQUIRE, keys, (*args, until, line.expected))
+
+        def talk(line: Line) -> tuple[Reply, bytes]:
+            reply = ask(line)
+            if reply == []:
+                line.node.ask_who(line)
+                reply = ask(line)
+            line.unsure = False
             if isinstance(reply, bytes):
                 self._spread_grant(line, name, owner.nonce)
             return reply, line.known.incarnation
 
-        reply, incarnation = self._server.converse("acquire", keys.lease, talk)
+        # A waiter whose turn has come asks after a long silence: its request looks at the server's life itself.
+        greet = self._server.options.durability != "none"
+        reply, incarnation = self._server.converse("acquire", keys.lease, talk, greet=greet)
         if isinstance(reply, bytes):
             token, _, granted = reply.partition(b" ")
             grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
@@ -192,7 +202,9 @@ class Leases:
     def release(self, grant: Grant) -> bool:
         """End the lease if it is this grant's and wake the next waiter whose process lives."""
         keys = self._keys.lease(grant.name)
-        ended = self._server.converse("release", keys.lease, lambda line: self._release(line, grant.name, grant.nonce))
+        ended = self._server.converse(
+            "release", keys.lease, lambda line: self._release(line, grant.name, grant.nonce), greet=False
+        )
         self._beliefs.forget(grant.nonce)
         return ended
 
@@ -204,7 +216,7 @@ class Leases:
         """Leave the line of waiters, or hand on the turn that was given to this owner."""
         keys = self._keys.lease(name)
         args = (nonce.encode(), name.encode())
-        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args)
+        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args, greet=False)
 
     def all(self, prefix: str) -> list[LeaseRecord]:
         """Return the leases below a prefix; walks through all keys of the database, in many short requests."""

@@ -88,10 +88,17 @@ class Line:
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
         self.doubted = False
+        self.unsure = False
+        """Whether the server was silent for so long that `known` may be of an earlier life; until `Node.put`."""
         self.asking = False
         """Whether scripts are asked to use keys that are only under way to this server; until `Node.put`."""
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
+
+    @property
+    def expected(self) -> bytes:
+        """Return the incarnation that a request has to check; empty where that is not needed."""
+        return self.known.incarnation if self.unsure else b""
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
         """Return a script's reply."""
@@ -203,14 +210,19 @@ class Node:
         self._spare: list[Line] = []
         self._pid = os.getpid()
 
-    def take(self) -> Line:
-        """Return a connection whose server is known; give it back with `put`, whatever happened."""
+    def take(self, *, greet: bool = True) -> Line:
+        """Return a connection whose server is known; give it back with `put`, whatever happened.
+
+        Without ``greet`` a server that was silent is not asked first: `Line.expected` is for the request to check.
+        """
         if self._pid != os.getpid():
             # A forked child shares its parent's sockets: it must not write a byte to them.
             self._pid = os.getpid()
             self.close()
         line = self._find_spare() or Line(self.address.connect(), self, self._era)
-        if SYSTEM.now() - line.heard_at > SILENCE:
+        silent = SYSTEM.now() - line.heard_at > SILENCE
+        line.unsure = silent and not greet and bool(line.known.incarnation)
+        if silent and not line.unsure:
             try:
                 self.ask_who(line)
             except BaseException:
@@ -229,7 +241,10 @@ class Node:
             # A broken connection is rarely the only one: the server restarted or the way to it changed.
             self.close()
         elif len(self._spare) < _SPARE and line.opened_in == self._era:
-            line.heard_at = -SILENCE if line.doubted else SYSTEM.now()
+            if line.doubted:
+                line.heard_at = -SILENCE
+            elif not line.unsure:
+                line.heard_at = SYSTEM.now()
             line.doubted = False
             self._spare.append(line)
         else:
@@ -249,6 +264,7 @@ class Node:
     def ask_who(self, line: Line) -> Known:
         """Ask the server of a connection who it is, now."""
         line.known = self._greet(line)
+        line.unsure = False
         return line.known
 
     def close(self) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coordinate.backends.redis.scripts import Script
     from coordinate.backends.redis.watch import RedisWatch
     from coordinate.backends.redis.wires import Reply
+    from coordinate.types import Finding
     from coordinate.url import StoreUrl
 
 T = TypeVar("T")
@@ -65,6 +66,10 @@ class Topology(ABC):
             redis.RedisError, OSError: nobody could say.
         """
 
+    def findings(self) -> list[Finding]:
+        """Return what is wrong beside the primaries, for ``coordinate doctor``."""
+        return []
+
     @abstractmethod
     def nodes(self) -> list[Node]:
         """Return all primaries.
@@ -99,8 +104,8 @@ class Topology(ABC):
 
     # Talking
 
-    def converse(self, what: str, key: bytes, talk: Callable[[Line], T]) -> T:
-        """Return what ``talk`` returns on a connection to the server that has ``key``.
+    def converse(self, what: str, key: bytes, talk: Callable[[Line], T], *, greet: bool = True) -> T:
+        """Return what ``talk`` returns on a connection to the server that has ``key``; ``greet``: see `Node.take`.
 
         Raises:
             BackendUnavailable: no usable answer; ``what`` is named in it.
@@ -111,7 +116,7 @@ class Topology(ABC):
             node = None
             try:
                 node = detour or self.node(key)
-                line = node.take()
+                line = node.take(greet=greet)
                 line.asking = detour is not None
                 try:
                     return talk(line)
@@ -126,9 +131,11 @@ class Topology(ABC):
                 detour = self.detour(node, error) if node is not None else None
         raise AssertionError  # pragma: no cover -- the last hop returns or raises
 
-    def run(self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
+    def run(
+        self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = (), *, greet: bool = True
+    ) -> Reply:
         """Return a script's reply; all keys are on one server."""
-        return self.converse(what, keys[0], lambda line: line.run(script, keys, args))
+        return self.converse(what, keys[0], lambda line: line.run(script, keys, args), greet=greet)
 
     def ask(self, what: str, *words: bytes) -> Reply:
         """Return the reply to a plain command that any primary can answer."""

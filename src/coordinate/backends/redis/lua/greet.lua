@@ -10,20 +10,11 @@
 
 local SECOND = 1000000
 
-local function facts(section)
-  local found = {}
-  for key, value in string.gmatch(redis.call('INFO', section), '([%w_]+):([^\r\n]*)') do
-    found[key] = value
-  end
-  return found
+local incarnation, server, replication = identity()
+if not incarnation then
+  return redis.error_reply(REPLICA)
 end
-
-local server, replication = facts('server'), facts('replication')
-if replication.role ~= 'master' then
-  return redis.error_reply('READONLY this server is a replica')
-end
-local incarnation = server.run_id .. '/' .. replication.master_replid
-local replicas = tonumber(replication.connected_slaves) or 0
+local replicas = tonumber(fact(replication, 'connected_slaves')) or 0
 if ARGV[1] == 'off' then
   return {incarnation, '0', replicas, 0, 0}
 end
@@ -38,15 +29,15 @@ end
 
 -- A Cluster moves slots between servers, and a record comes along with its slot. A server of another name that was
 -- never promoted cannot be the successor of the one that the record is about.
-local came_along = seen[4] and seen[4] ~= ARGV[4] and not string.find(replication.master_replid2, '[^0]')
+local came_along = seen[4] and seen[4] ~= ARGV[4] and not string.find(fact(replication, 'master_replid2'), '[^0]')
 if seen[1] ~= incarnation and (seen[1] or ARGV[1] == 'strict') and not came_along and ARGV[3] ~= 'known' then
   if ARGV[3] == '' then
     return 'LAG'
   end
   -- Without a record nobody knows since when: the server's age bounds it, if it was never promoted.
   local since = microseconds()
-  if not seen[1] and not string.find(replication.master_replid2, '[^0]') then
-    since = since - (tonumber(server.uptime_in_seconds) or 0) * SECOND
+  if not seen[1] and not string.find(fact(replication, 'master_replid2'), '[^0]') then
+    since = since - (tonumber(fact(server, 'uptime_in_seconds')) or 0) * SECOND
   end
   local wait = math.max(longest, mine) * 1000 + (tonumber(ARGV[3]) + 1) * SECOND
   -- Never shortened: a lease of an earlier life may be longer than all of this one.
