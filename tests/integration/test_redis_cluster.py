@@ -10,7 +10,6 @@ import pytest
 
 from coordinate import connect
 from coordinate._identity import mint
-from coordinate.backends.redis.failures import RIGHTS
 from coordinate.backends.redis.slots import slot_of, tag_in
 from coordinate.errors import BackendUnavailable
 from coordinate.testing import eventually
@@ -324,31 +323,6 @@ def test_a_seed_that_hangs_or_is_gone_is_passed_over(cluster: Cluster) -> None:
         backend.close()
     finally:
         replica.resume()
-
-
-def test_the_rights_that_a_cluster_needs_besides(cluster: Cluster) -> None:
-    """``+cluster|slots +asking``, also while a slot is under way; without ``+info`` on the Cluster's state."""
-    for server in cluster.servers:
-        with server.client() as client:
-            rights = f"{RIGHTS} +cluster|slots +asking".replace("<namespace>", "t").split()
-            client.execute_command("ACL", "SETUSER", "guest", "reset", "on", ">pw", *rights)
-    backend = opened(cluster.url().replace("://", "://guest:pw@"))
-    grant = granted(backend, "job")
-    watch = backend.watch()
-    source = cluster.owner(lease_key("job"))
-    target = cluster.another(source)
-    cluster.begin_move(slot("job"), source, target)
-    cluster.move_keys(slot("job"), source, target)
-    assert backend.renew([grant]) == [Renewed(30)]
-    cluster.end_move(slot("job"), target)
-    cluster.wait_ok()
-    assert [record.name for record in backend.leases()] == ["job"]
-    assert backend.release(grant)
-    watch.close()
-    backend.close()
-    for server in cluster.servers:
-        with server.client() as client:
-            client.execute_command("ACL", "DELUSER", "guest")
 
 
 def test_a_single_server_is_no_cluster(tmp_path: Path) -> None:
