@@ -127,9 +127,7 @@ class Leases:
         except BackendUnavailable as error:
             return [Unknown(str(error)) for _ in held]
         number = session.number
-        return [
-            self._judge(grant, place, stat, number) for (grant, place), stat in zip(held, stats, strict=True)
-        ]
+        return [self._judge(grant, place, stat, number) for (grant, place), stat in zip(held, stats, strict=True)]
 
     def _judge(self, grant: Grant, place: Place, stat: Any, number: int | None) -> RenewAnswer:  # noqa: ANN401
         if stat is None or place.overdue:

@@ -113,9 +113,7 @@ class Markers:
         stats = session.ask(
             what, [lambda driver, path=self._nodes.scope(name): driver.exists_async(path) for name in names]
         )
-        return [
-            name for name, stat in zip(names, stats, strict=True) if stat and (stat.dataLength or stat.numChildren)
-        ]
+        return [name for name, stat in zip(names, stats, strict=True) if stat and (stat.dataLength or stat.numChildren)]
 
     def announce(self, scope: str) -> None:
         """Write the scope's node as it is."""
@@ -170,9 +168,7 @@ class _Change:
 
 def _read(session: Session, what: str, path: str) -> tuple[bytes, int] | None:
     """Return data and version of a scope's node as the leader of the ensemble knows them; None: there is none."""
-    _, answer = session.ask(
-        what, [lambda driver: driver.sync_async(path), lambda driver: driver.get_async(path)]
-    )
+    _, answer = session.ask(what, [lambda driver: driver.sync_async(path), lambda driver: driver.get_async(path)])
     if isinstance(answer, NoNodeError):
         return None
     data, stat = answer
