@@ -12,7 +12,7 @@ import pytest
 # Under pytest's importlib mode the folder of a test is not on the path; the name is unlike any other's.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
-from zookeeper_ensemble import Ensemble, ensemble_of_three, standalone  # noqa: E402 -- after the path
+from zookeeper_ensemble import Ensemble, ensemble_of_three, standalone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -45,7 +45,7 @@ class LastWords(logging.Handler):
             self.text = record.getMessage() + (f": {error}" if error else "")
 
 
-class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc] -- kazoo has no types
+class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """kazoo's threads, with a regular call from the connection's thread and bounded attempts to connect."""
 
     def __init__(self, pulse: Callable[[], None], patience: float) -> None:
@@ -75,7 +75,7 @@ class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc] -- kazoo 
         return super().create_connection(*args, **options)
 
 
-class Connection(ConnectionHandler):  # type: ignore[misc] -- kazoo has no types
+class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
     """kazoo's connection that tells when it is authenticated, and with which session timeout."""
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
@@ -92,7 +92,7 @@ class Connection(ConnectionHandler):  # type: ignore[misc] -- kazoo has no types
                 wire.shutdown(socket.SHUT_RDWR)
 
 
-class Driver(KazooClient):  # type: ignore[misc] -- kazoo has no types
+class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
     """One session with the ensemble.
 
     Args:
@@ -118,8 +118,8 @@ class Driver(KazooClient):  # type: ignore[misc] -- kazoo has no types
             **address.access,
         )
         self.welcome = welcome
-        former = self._connection
-        self._connection = Connection(self, former.retry_sleeper, logger, former.sasl_options)
+        former: ConnectionHandler = self._connection
+        self._connection: Connection = Connection(self, former.retry_sleeper, logger, former.sasl_options)
 
     def end(self, timeout: float) -> None:
         """Close the session: its nodes go at once. What does not end in time is cut."""

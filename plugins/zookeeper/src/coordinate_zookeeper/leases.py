@@ -10,7 +10,7 @@ from kazoo.exceptions import KazooException, NoNodeError
 from coordinate import _wire
 from coordinate.errors import BackendUnavailable, CorruptRecord
 from coordinate.types import Gone, Grant, Granted, Held, LeaseRecord, LossReason, Renewed, Topic, Unknown
-from coordinate_zookeeper import tokens
+from coordinate_zookeeper import asking, tokens
 from coordinate_zookeeper.nodes import entry, in_order, make, name_of
 from coordinate_zookeeper.places import Place
 
@@ -95,7 +95,7 @@ class Leases:
         if isinstance(children, NoNodeError):
             return False
         ours = [f"{line}/{child}" for child in children if child.startswith(entry(nonce))]
-        answers = session.ask(what, [lambda driver, path=path: driver.delete_async(path) for path in ours])
+        answers = session.ask(what, [asking.delete(path) for path in ours])
         return any(not isinstance(answer, NoNodeError) for answer in answers)
 
     # Keeping
@@ -119,7 +119,7 @@ class Leases:
         if not session.connected:
             # Waiting for it would hold up the leases of other sessions.
             return [Unknown(f"no connection to {session.address.shown}") for _ in held]
-        calls = [lambda driver, path=place.path: driver.exists_async(path) for _, place in held]
+        calls = [asking.exists(place.path) for _, place in held]
         try:
             _, *stats = session.ask(
                 f"renew {len(held)} leases", [lambda driver: driver.sync_async(self._nodes.root), *calls]
@@ -180,7 +180,7 @@ class Leases:
             if not row or isinstance(found, NoNodeError):
                 return None
             ground, _ = tokens.read(found)
-            (answer,) = session.ask(what, [lambda driver, path=f"{line}/{row[0]}": driver.get_async(path)])
+            (answer,) = session.ask(what, [asking.get(f"{line}/{row[0]}")])
             if not isinstance(answer, NoNodeError):
                 return record_of(answer, ground)
             if time.monotonic() > ends:
@@ -231,11 +231,13 @@ class Leases:
                 return 0
             highest = state.czxid
         ground = ground.after_break(highest)
-        (results,) = session.ask(what, [lambda driver: _write_ground(driver, line, ground, stat.version, holder)])
+        (results,) = session.ask(
+            what, [lambda driver: _write_ground(driver, line, ground, stat.version, removed=holder)]
+        )
         return 0 if _failed(results) else ground.broken
 
 
-def _write_ground(driver: Any, line: str, ground: Ground, version: int, removed: str = "", own: str = "") -> Any:  # noqa: ANN401
+def _write_ground(driver: Any, line: str, ground: Ground, version: int, *, removed: str = "", own: str = "") -> Any:  # noqa: ANN401
     """Write a ground if it is unchanged, in one transaction with a removal, or only while a node is there."""
     transaction = driver.transaction()
     if own:

@@ -7,13 +7,14 @@ scope's node tells of all of them.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kazoo.exceptions import KazooException, NodeExistsError, NoNodeError
+from kazoo.exceptions import KazooException, NoNodeError
 
 from coordinate import _wire
-from coordinate.errors import AlreadyDone, BackendUnavailable, CorruptRecord, StaleToken
+from coordinate.errors import AlreadyDone, CorruptRecord, StaleToken
 from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
+from coordinate_zookeeper import asking
 from coordinate_zookeeper.nodes import make, name_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class Markers:
             return MarkerView(None)
         (children,) = session.ask(what, [lambda driver: driver.get_children_async(path)])
         keys = [] if isinstance(children, NoNodeError) else [f"{path}/{child}" for child in sorted(children)]
-        answers = session.ask(what, [lambda driver, key=key: driver.get_async(key) for key in keys])
+        answers = session.ask(what, [asking.get(key) for key in keys])
         records = []
         for key, answer in zip(keys, answers, strict=True):
             record = None if isinstance(answer, NoNodeError) else _record(answer[0])
@@ -110,9 +111,7 @@ class Markers:
             what, [lambda driver: driver.sync_async(parent), lambda driver: driver.get_children_async(parent)]
         )
         names = [] if isinstance(children, NoNodeError) else sorted(map(name_of, children))
-        stats = session.ask(
-            what, [lambda driver, path=self._nodes.scope(name): driver.exists_async(path) for name in names]
-        )
+        stats = session.ask(what, [asking.exists(self._nodes.scope(name)) for name in names])
         return [name for name, stat in zip(names, stats, strict=True) if stat and (stat.dataLength or stat.numChildren)]
 
     def announce(self, scope: str) -> None:
@@ -144,7 +143,7 @@ class Markers:
 class _Change:
     """A transaction on a scope: its node, and a record that is written or, without data, removed."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 -- the parts of one transaction
+    def __init__(
         self, path: str, claim: bytes, version: int, key: str = "", data: bytes = b"", *, new: bool = False
     ) -> None:
         self._path = path

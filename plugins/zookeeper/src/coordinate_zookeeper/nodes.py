@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from kazoo.exceptions import NoNodeError
 
 from coordinate._names import decode, encode
+from coordinate_zookeeper import asking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,10 +97,10 @@ def make(session: Session, what: str, path: str) -> None:
     """
     parts = path.split("/")
     levels = ["/".join(parts[:length]) for length in range(2, len(parts) + 1)]
-    found = session.ask(what, [lambda driver, level=level: driver.exists_async(level) for level in levels])
+    found = session.ask(what, [asking.exists(level) for level in levels])
     # Only what is missing: a chroot may lie below nodes where we may not create anything.
     missing = [level for level, stat in zip(levels, found, strict=True) if stat is None]
-    answers = session.ask(what, [lambda driver, level=level: driver.create_async(level) for level in missing])
+    answers = session.ask(what, [asking.create(level) for level in missing])
     for level, answer in zip(missing, answers, strict=True):
         if isinstance(answer, NoNodeError):
             raise session.failure(what, f"{level} could not be created: something removes nodes above it")

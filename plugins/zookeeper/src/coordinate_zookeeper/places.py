@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kazoo.exceptions import KazooException, NoNodeError
 
+from coordinate_zookeeper import asking
 from coordinate_zookeeper.nodes import entry
 
 if TYPE_CHECKING:
@@ -143,9 +144,7 @@ class Places:
             self._gone(place)
         for child in ours:
             path = f"{place.line}/{child}"
-            place.session.spawn(
-                lambda driver, path=path: driver.delete_async(path), lambda result: self._removed(place, result)
-            )
+            place.session.spawn(asking.delete(path), lambda result: self._removed(place, result))
 
     def _removed(self, place: Place, result: IAsyncResult) -> None:
         try:

@@ -12,7 +12,6 @@ from kazoo.exceptions import KazooException
 
 from coordinate.backend import Watch
 from coordinate.errors import BackendUnavailable
-from coordinate.types import Topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from kazoo.interfaces import IAsyncResult
     from kazoo.protocol.states import WatchedEvent
 
+    from coordinate.types import Topic
     from coordinate_zookeeper.nodes import Nodes
     from coordinate_zookeeper.session import Session
     from coordinate_zookeeper.sessions import Sessions
