@@ -34,10 +34,16 @@ def once(code: str) -> float:
     return took * 1000
 
 
-def compare(label: str, ours: str, theirs: str, runs: int) -> None:
-    """Print the medians' difference and ratio."""
+def medians(ours: str, theirs: str, runs: int) -> tuple[float, float]:
+    """Return the median of each program's starts in milliseconds; they start in turn."""
     pairs = [(once(ours), once(theirs)) for _ in range(runs + 2)][2:]
     mine, other = (statistics.median(column) for column in zip(*pairs, strict=True))
+    return mine, other
+
+
+def compare(label: str, ours: str, theirs: str, runs: int) -> None:
+    """Print the medians' difference and ratio."""
+    mine, other = medians(ours, theirs, runs)
     print(f"{label:52} {mine - other:+7.1f} ms   ratio {mine / other:5.2f}")
 
 

@@ -63,6 +63,7 @@ class Contest:
                 self._withdraw()
         if self._wait is not None:
             self._wait.__exit__()
+            self._shared.keeper.expect_no_more()
 
     def _withdraw(self) -> None:
         backend, lease = self._shared.backend, self._lease
@@ -110,6 +111,7 @@ class Contest:
             return False
         topic = Topic("lease", self._lease.name, self._owner.nonce)
         self._wait = self._shared.hub.wait((self._shared.backend, topic), *self._also)
+        self._shared.keeper.expect()
         self._wait.__enter__()
         return True
 

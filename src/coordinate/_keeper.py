@@ -29,6 +29,8 @@ LONGEST_NAP = 1.0
 """Seconds; the kernel's waits do not count suspend."""
 LINGER = 10
 """Naps without a lease after which the thread ends: starting one for each of many short leases would cost more."""
+_TOGETHER = 0.1
+"""Seconds: leases whose next looks differ by no more have one entry."""
 _STALE = 64
 """Entries that are not worth sweeping."""
 PAUSE_AFTER_ERROR = 0.05
@@ -44,32 +46,62 @@ class Keeper:
         self._threaded = threaded
         self._turns: dict[Lease, int] = {}
         """Which entry of the agenda is the valid one of each lease."""
-        self._agenda: list[tuple[float, int, Lease]] = []
-        """A heap of when to look at which lease; entries whose lease has gone or come again are skipped."""
+        self._agenda: list[tuple[float, int, Sequence[Lease]]] = []
+        """A heap of when to look at which leases; those that have gone or come again since are skipped."""
+        self._entries = 0
+        """Leases in the agenda, skipped ones included."""
         self._count = 0
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
         self._closed = False
+        self._expected = 0
+        """Waits that may end with a lease at any moment."""
+
+    def expect(self) -> None:
+        """Have the thread ready: somebody waits for a lease, and starting a thread takes longer than a hand-over."""
+        with self._changed:
+            self._expected += 1
+            self._start()
+
+    def expect_no_more(self) -> None:
+        """Take one `expect` back."""
+        with self._changed:
+            self._expected -= 1
 
     def add(self, lease: Lease) -> None:
         """Keep a lease from now on."""
         with self._changed:
-            self._enter(lease)
-            if self._threaded and self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="coordinate-keeper", daemon=True)
-                self._thread.start()
-            elif lease.look_at < self._wakes_at:
+            self._enter(lease.look_at, [lease])
+            if not self._start() and lease.look_at < self._wakes_at:
                 self._changed.notify()
 
-    def _enter(self, lease: Lease) -> None:
+    def _start(self) -> bool:
+        """Start the thread if there should be one and is none; True if that was so."""
+        if not self._threaded or self._thread is not None or self._closed:
+            return False
+        self._thread = threading.Thread(target=self._run, name="coordinate-keeper", daemon=True)
+        self._thread.start()
+        return True
+
+    def _enter(self, look_at: float, leases: Sequence[Lease]) -> None:
         self._count += 1
-        self._turns[lease] = self._count
-        heapq.heappush(self._agenda, (lease.look_at, self._count, lease))
-        if len(self._agenda) > 2 * len(self._turns) + _STALE:
-            # A program that acquires and releases in a loop leaves an entry behind each time.
-            self._agenda = [(at, turn, lease) for at, turn, lease in self._agenda if self._turns.get(lease) == turn]
-            heapq.heapify(self._agenda)
+        for lease in leases:
+            self._turns[lease] = self._count
+        heapq.heappush(self._agenda, (look_at, self._count, leases))
+        self._entries += len(leases)
+        if self._entries > 2 * len(self._turns) + _STALE:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget stale entries: a program that acquires and releases in a loop leaves one behind each time."""
+        valid = [(at, turn, self._valid(turn, leases)) for at, turn, leases in self._agenda]
+        self._agenda = [entry for entry in valid if entry[2]]
+        self._entries = sum(len(leases) for _, _, leases in self._agenda)
+        heapq.heapify(self._agenda)
+
+    def _valid(self, turn: int, leases: Sequence[Lease]) -> list[Lease]:
+        return [lease for lease in leases if self._turns.get(lease) == turn]
 
     def discard(self, lease: Lease) -> None:
         """Forget a lease. Idempotent."""
@@ -82,12 +114,14 @@ class Keeper:
         leases = self._take_due(now)
         try:
             for lease in leases:
-                lease.watch_the_clock(now)
+                if lease.bounded:
+                    lease.watch_the_clock(now)
             due = [lease for lease in leases if lease.soon_due(now) and lease.held]
             if due:
                 self._renew(due)
                 now = self._clock.now()
-                for lease in due:
+            for lease in leases:
+                if lease.look_at <= now:
                     lease.watch_the_clock(now)
         finally:
             self._put_back(leases)
@@ -102,17 +136,23 @@ class Keeper:
             if not self._agenda or self._agenda[0][0] > now:
                 return leases
             while self._agenda and self._agenda[0][0] <= now + LONGEST_NAP:
-                _, turn, lease = heapq.heappop(self._agenda)
-                if self._turns.get(lease) == turn:
-                    leases.append(lease)
+                _, turn, together = heapq.heappop(self._agenda)
+                self._entries -= len(together)
+                leases += self._valid(turn, together)
         return leases
 
     def _put_back(self, leases: Sequence[Lease]) -> None:
+        """Enter what was looked at again: what has to be looked at at nearly the same time, together."""
         with self._changed:
-            for lease in leases:
-                # One that was given back, lost, or acquired anew meanwhile has no entry or another one.
-                if lease in self._turns:
-                    self._enter(lease)
+            # One that was given back or lost meanwhile is not entered; one that was acquired anew is once more.
+            times = [(lease.look_at, lease) for lease in leases if lease in self._turns]
+            first = min((at for at, _ in times), default=0.0)
+            together = [lease for at, lease in times if at <= first + _TOGETHER]
+            if together:
+                self._enter(first, together)
+            for at, lease in times:
+                if at > first + _TOGETHER:
+                    self._enter(at, [lease])
 
     def _renew(self, leases: Sequence[Lease]) -> None:
         # The grants are taken once: a lease may be given back and acquired anew while the request is under way.
@@ -160,7 +200,7 @@ class Keeper:
                 log.exception("the keeper goes on after an error")
                 shortest = PAUSE_AFTER_ERROR
             with self._changed:
-                idle = 0 if self._turns else idle + 1
+                idle = 0 if self._turns or self._expected else idle + 1
                 if os.getpid() != pid or self._closed or idle > LINGER:
                     self._thread = None
                     return

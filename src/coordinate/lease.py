@@ -342,6 +342,11 @@ class Lease:
         ends_at = min(self._acquired_at + limits.max_hold, self._touched_at + limits.progress)
         return min(self.due, self._stop_at, ends_at)
 
+    @property
+    def bounded(self) -> bool:
+        """Return whether it can end although it is renewed."""
+        return self.limits.max_hold < math.inf or self.limits.progress < math.inf
+
     def soon_due(self, now: float) -> bool:
         """Return whether a renewal is due within half a period: together with others it costs little."""
         return self.due <= now + self.timing.retry_period / 2
@@ -354,7 +359,7 @@ class Lease:
         """Note a renewal whose request was sent at ``sent``; ignored once the lease is lost."""
         with self._lock:
             # A reply that comes after the work was told to stop does not bring the lease back.
-            if self._why_not() is not None:
+            if self._grant is None or self._ended or self._loss or self.shared.clock.now() >= self._stop_at:
                 return
             self._set_times(sent, min(ttl, self.timing.ttl))
             deadline, callbacks = self._deadline, self._renewal_callbacks

@@ -8,13 +8,18 @@ names and passwords are percent-decoded; ``repr`` and ``str`` never show a passw
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import parse_qsl, unquote
 
 from coordinate.errors import ConfigError
 
 _NEXT_SENTINEL = re.compile(r";\s*sentinel://", re.IGNORECASE)
-_SECRET_OPTIONS = ("password", "secret", "token")
+_SECRET_OPTIONS = ("pass", "pwd", "secret", "token", "auth")
+_HOST = re.compile(r"[^\s\x00-\x1f\x7f/@?#\\:,\[\]]{1,253}")
+_ENCODE = "in user and password write ? as %3F"
+_SERVERS = ("redis", "rediss", "sentinel")
+"""Schemes whose URLs have a host before their path."""
 
 
 class Host(NamedTuple):
@@ -44,8 +49,10 @@ class StoreUrl(NamedTuple):
     options: dict[str, str]
 
     def __str__(self) -> str:
-        user = self.username or ""
-        credentials = f"{user}:***@" if self.password is not None else (f"{user}@" if user else "")
+        # A user without a password is often a password without its colon.
+        credentials = "***@" if self.username else ""
+        if self.password is not None:
+            credentials = f"{self.username or ''}:***@"
         pairs = "&".join(f"{key}={_shown(key, value)}" for key, value in self.options.items())
         hosts = ",".join(map(str, self.hosts))
         return f"{self.scheme}://{credentials}{hosts}{self.path}{'?' if pairs else ''}{pairs}"
@@ -67,7 +74,8 @@ class StoreUrl(NamedTuple):
         for key in self.options:
             if key not in known:
                 listed = ", ".join(sorted(known)) or "none"
-                message = f"{self}: unknown option {key!r}; known options: {listed}"
+                # Without the options: what is unknown may be a password under any name.
+                message = f"{self._replace(options={})}: unknown option {key!r}; known options: {listed}"
                 raise ConfigError(message)
 
 
@@ -79,12 +87,16 @@ def parse(text: str) -> StoreUrl:
     """Return the parts of a store URL.
 
     Raises:
-        ConfigError: no scheme, a broken host list, a port that is no port, or an option given twice.
+        ConfigError: no scheme, a broken host list, a port that is no port, an option given twice or without a name,
+            or characters that cannot be sent. Names the wrong part by its place and never shows it: it may be a
+            password that was put there by mistake.
     """
     scheme, separator, rest = text.strip().partition("://")
     if not separator or not scheme or not scheme.replace("+", "").replace("-", "").isalnum():
-        # The text itself is not shown: a URL that does not parse may still hold a password.
         message = "a store URL looks like redis://host:6379/0, file:///dir or memory://; this one has no scheme"
+        raise ConfigError(message)
+    if not _sendable(rest):
+        message = f"{scheme}:// URL: it has a control character or is no UTF-8: look for a line break in it"
         raise ConfigError(message)
     if scheme.lower() == "sentinel":
         rest = _joined(rest)
@@ -94,8 +106,23 @@ def parse(text: str) -> StoreUrl:
     credentials, at, location = ("", "", rest) if rest.startswith("/") else rest.rpartition("@")
     hosts, slash, path = location.partition("/")
     username, password = _credentials(credentials) if at else (None, None)
-    parsed = tuple(_host(part, scheme) for part in _split_hosts(hosts)) if hosts else ()
-    return StoreUrl(scheme.lower(), parsed, slash + unquote(path), username, password, _options(query, scheme))
+    if not hosts and (at or "@" in path) and scheme.lower().partition("+")[0] in _SERVERS:
+        message = f"{scheme}:// URL: there is no host: it looks like {scheme}://user:password@host:port/"
+        raise ConfigError(message)
+    parsed = tuple(_host(part, f"{scheme}:// URL: host {number}") for number, part in _numbered(hosts)) if hosts else ()
+    location = unquote(path)
+    if not _sendable(location):
+        message = f"{scheme}:// URL: its path has a control character"
+        raise ConfigError(message)
+    return StoreUrl(scheme.lower(), parsed, slash + location, username, password, _options(query, scheme))
+
+
+def _sendable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return not re.search(r"[\x00-\x1f\x7f]", text)
 
 
 def _joined(rest: str) -> str:
@@ -122,31 +149,40 @@ def _credentials(text: str) -> tuple[str | None, str | None]:
     return unquote(user) or None, unquote(password) if colon else None
 
 
-def _split_hosts(text: str) -> list[str]:
-    parts = text.split(",")
-    if not all(parts):
-        message = "a store URL names an empty host: look for a doubled or trailing comma"
+def _numbered(text: str) -> enumerate[str]:
+    return enumerate(text.split(","), 1)
+
+
+def _host(text: str, what: str) -> Host:
+    """Return one address; ``what`` says in errors which one it is."""
+    if not text:
+        message = f"{what} is empty: look for a doubled or trailing comma"
         raise ConfigError(message)
-    return parts
-
-
-def _host(text: str, scheme: str) -> Host:
     if text.startswith("["):
         name, bracket, port = text[1:].partition("]")
-        well_formed = bool(bracket) and (not port or port.startswith(":"))
-        port = port[1:]
+        name, colon, port = unquote(name), port[:1], port[1:]
+        well_formed = bool(bracket) and _is_ipv6(name) and colon in {"", ":"}
     else:
-        name, _, port = text.partition(":")
-        well_formed = ":" not in port
-    if not well_formed or not name:
-        message = f"{scheme}:// URL: {text!r} is not a host; write an IPv6 address in brackets"
+        name, colon, port = text.partition(":")
+        name = unquote(name)
+        well_formed = ":" not in port and _HOST.fullmatch(name) is not None
+    if not well_formed:
+        message = f"{what} is not a host name or address; write an IPv6 address in brackets; {_ENCODE}"
         raise ConfigError(message)
-    return Host(unquote(name), _port(port, scheme) if port else None)
+    return Host(name, _port(port, what) if colon else None)
 
 
-def _port(text: str, scheme: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):  # noqa: PLR2004 -- the range of ports
-        message = f"{scheme}:// URL: {text!r} is not a port between 1 and 65535"
+def _is_ipv6(text: str) -> bool:
+    try:
+        IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _port(text: str, what: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):  # noqa: PLR2004 -- ports
+        message = f"{what} has a port that is not a number between 1 and 65535; {_ENCODE}"
         raise ConfigError(message)
     return int(text)
 
@@ -154,7 +190,14 @@ def _port(text: str, scheme: str) -> int:
 def _options(query: str, scheme: str) -> dict[str, str]:
     pairs = parse_qsl(query, keep_blank_values=True)
     options = dict(pairs)
-    if len(options) != len(pairs):
-        message = f"{scheme}:// URL: an option is given twice"
+    twice = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+    if twice:
+        message = f"{scheme}:// URL: the option {twice[0]!r} is given twice"
+        raise ConfigError(message)
+    if any("@" in key for key in options):
+        message = f"{scheme}:// URL: an @ in the name of an option; {_ENCODE}"
+        raise ConfigError(message)
+    if "" in options:
+        message = f"{scheme}:// URL: an option has no name; options look like ?timeout=1&client_name=web"
         raise ConfigError(message)
     return options

@@ -9,6 +9,7 @@ import pytest
 from coordinate import connect
 from coordinate.testing import CoordinatorContract
 from tests.servers import redis_server
+from tests.stacks.etcd import etcd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,6 +48,16 @@ class TestRedis(CoordinatorContract):
         """Members of one fresh fleet."""
         with redis_server(tmp_path) as server:
             yield from members(server.url, None, self.ttl)
+
+
+class TestEtcd(CoordinatorContract):
+    """Leases and markers on one member."""
+
+    @pytest.fixture
+    def open_coordinator(self, tmp_path: Path) -> Iterator[Callable[[], Coordinator]]:
+        """Members of one fresh fleet."""
+        with etcd(tmp_path) as ensemble:
+            yield from members(ensemble.url, None, self.ttl)
 
 
 class TestRedisLeasesFileMarkers(CoordinatorContract):

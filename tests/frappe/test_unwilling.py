@@ -60,11 +60,12 @@ def test_a_wrong_app_list_can_be_put_right_at_once(fleet: Fleet) -> None:
 
 def test_a_step_that_takes_too_long_has_failed_with_its_last_lines(fleet: Fleet) -> None:
     """STEP_TIMEOUT; what it started is dead, the fleet's budget counts it."""
-    gate = fleet.root / "never"
-    code, out, err = fleet.run("echo", "serving", STANDIN_PAUSE=f"migrate:locked={gate}", STEP_TIMEOUT="2")
-    assert (code, out) == (76, "")
+    assert fleet.run()[0] == 0
+    slow = {"STANDIN_PAUSE": f"migrate:locked={fleet.root / 'never'}", "STEP_TIMEOUT": "3", "IMAGE_REV": "2"}
+    code, out, err = fleet.run("echo", "serving", **slow)
+    assert (code, out) == (76, ""), err
     assert "ran longer than" in err
-    record = fleet.record("migrate")
+    record = fleet.record("migrate", "2")
     assert (record["state"], record["failures"], record["exit_code"]) == ("failed", 3, 124)
 
 

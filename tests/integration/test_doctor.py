@@ -11,6 +11,8 @@ import pytest
 from coordinate.testing import eventually
 from tests.integration.test_cli import call
 from tests.servers import free_port, redis_server
+from tests.stacks.cluster import redis_cluster
+from tests.stacks.sentinel import SERVICE, Look, sentinel_stack
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,11 @@ DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 def settings(out: str) -> list[str]:
     """Return the findings of a report, without addresses."""
     return [line.partition(": ")[2] or line for line in out.splitlines() if line.startswith("PROBLEM")]
+
+
+def problems(out: str) -> list[str]:
+    """Return the findings of a report as they are."""
+    return [line for line in out.splitlines() if line.startswith("PROBLEM")]
 
 
 def apply_fixes(admin: redis.Redis, out: str) -> None:
@@ -121,3 +128,45 @@ def test_stores_without_such_settings_say_what_they_promise(url: str, tmp_path: 
     assert code == 0
     assert "promises" in out
     assert "no setting breaks a promise" in out
+
+
+SOUND = (*DURABLE, "--min-replicas-to-write", "1", "--min-replicas-max-lag", "10")
+
+
+def test_too_few_sentinels_are_a_finding(tmp_path: Path) -> None:
+    """A good stack has none; one that nobody may be missing from has, and says what to do."""
+    with sentinel_stack(tmp_path, Look(server=SOUND)) as stack:
+        code, out, _ = call(stack.url, "doctor")
+        assert (code, settings(out)) == (0, []), out
+        fewer = stack.url.replace(f",{stack.addresses[2]}", "")
+        code, out, _ = call(fewer, "doctor")
+        assert (code, settings(out)) == (1, ["PROBLEM   2 Sentinels in the URL"])
+        for sentinel in stack.sentinels:
+            with sentinel.client() as client:
+                client.execute_command("SENTINEL", "SET", SERVICE, "quorum", "3")
+        code, out, _ = call(stack.url, "doctor")
+        assert (code, settings(out)) == (1, ["quorum 3 of 3"] * 3)
+        assert "quorum 2, on each of them" in out
+        stack.sentinels[0].kill()
+        code, out, _ = call(stack.url, "doctor")
+        assert code == 1
+        assert [f"Sentinel {stack.addresses[0]}" in line and "refused" in line for line in problems(out)].count(
+            True
+        ) == 1
+
+
+def test_each_primary_of_a_cluster_is_examined(tmp_path: Path) -> None:
+    """One bad setting on one of them is found and blamed on that one."""
+    with redis_cluster(tmp_path, *SOUND) as cluster:
+        url = cluster.url()
+        code, out, _ = call(url, "doctor")
+        assert (code, settings(out)) == (0, []), out
+        with cluster.client("{x}") as client:
+            client.config_set("maxmemory-policy", "allkeys-random")
+            port = client.connection_pool.connection_kwargs["port"]
+        code, out, _ = call(url, "doctor")
+        assert (code, settings(out)) == (1, ["maxmemory-policy allkeys-random"])
+        assert f":{port}: maxmemory-policy" in out
+        code, out, err = call(f"redis://127.0.0.1:{port}/0", "doctor")
+        assert code in {1, 69}, "the record of the server's life may be on this node, or on another"
+        assert "redis+cluster://" in out + err

@@ -17,6 +17,7 @@ from coordinate.errors import BackendUnavailable, ConfigError, CredentialsUnavai
 from coordinate.testing.lease_port import granted
 from coordinate.url import parse
 from tests.servers import RedisServer, redis_server
+from tests.stacks.fake_sentinel import fake_sentinel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,3 +176,15 @@ def test_a_server_without_auth_repeats_no_password(tmp_path: Path) -> None:
             with pytest.raises(BackendUnavailable) as refused:
                 RedisBackend.open(parse(url), StoreSettings("t", 1.0)).ping()
             assert "canary" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.usefixtures("module")
+def test_behind_sentinel_and_in_a_cluster_a_failing_provider_is_the_same_error(server: RedisServer) -> None:
+    """It is not mixed up with servers that cannot be reached."""
+    url = f"redis+cluster://127.0.0.1:{server.port}/?credential_provider=canaries:raises"
+    with pytest.raises(CredentialsUnavailable, match="KeyError at"):
+        RedisBackend.open(parse(url), StoreSettings("t", 1.0)).ping()
+    with fake_sentinel(server.port) as sentinel:
+        url = f"redis+sentinel://{sentinel.address}/main/0?credential_provider=canaries:raises"
+        with pytest.raises(CredentialsUnavailable, match="KeyError at"):
+            RedisBackend.open(parse(url), StoreSettings("t", 1.0)).ping()

@@ -8,14 +8,16 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from redis import exceptions as driver
 
 from coordinate._identity import mint
 from coordinate.backend import StoreSettings
 from coordinate.backends.redis import RedisBackend
+from coordinate.backends.redis.node import SILENCE, Node
 from coordinate.errors import BackendUnavailable, ConfigError
 from coordinate.testing import eventually
 from coordinate.testing.lease_port import granted
-from coordinate.types import Held, Renewed, Topic
+from coordinate.types import Gone, Grant, Held, LossReason, Quarantined, RenewAnswer, Renewed, Topic, Unknown
 from coordinate.url import parse
 from tests.servers import free_port
 from tests.stacks.fake_sentinel import fake_sentinel
@@ -267,3 +269,89 @@ def test_all_spellings_of_one_store_are_one_store() -> None:
     assert len({RedisBackend.open(parse(url), StoreSettings()).store_id for url in spellings}) == 1
     others = ["redis+sentinel://a,b/main", "redis+sentinel://a,b,[::1]/other", "redis+sentinel://a,b,[::1]/main/1"]
     assert len({RedisBackend.open(parse(url), StoreSettings()).store_id for url in [*spellings, *others]}) == 4
+
+
+def test_a_first_lease_waits_until_every_replica_knows_that_there_are_leases(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A replica that hangs at the first use would, promoted, know nothing of it, and let in anybody at once."""
+    with (
+        replicated(tmp_path_factory.mktemp("first"), "--min-replicas-max-lag", "1", replicas=1) as group,
+        fake_sentinel(group.primary.port) as sentinel,
+    ):
+        backend, other = on([sentinel]), on([sentinel])
+        (replica,) = group.replicas
+        replica.pause()
+        with pytest.raises(BackendUnavailable, match="0 of 1 replicas confirmed"):
+            backend.acquire("job", mint(), 5)
+        assert backend.holder("job") is None
+        replica.resume()
+        group.wait_until_replicated()
+        grant = granted(backend, "job", ttl=5)
+        replica.pause()
+        granted(backend, "as long", ttl=5)
+        with pytest.raises(BackendUnavailable, match="0 of 1 replicas confirmed"):
+            backend.acquire("longer", mint(), 6)
+        group.primary.kill()
+        replica.resume()
+        group.promote(replica)
+        sentinel.named = replica.port
+        assert isinstance(other.acquire("longer", mint(), 5), Quarantined)
+        assert asked_until_known(backend, grant) == Renewed(5)
+        backend.close()
+        other.close()
+
+
+def asked_until_known(backend: RedisBackend, grant: Grant) -> RenewAnswer:
+    """Return the first answer to a renewal that is one."""
+    answers = [answer for _ in range(3) if not isinstance(answer := backend.renew([grant])[0], Unknown)]
+    return answers[0]
+
+
+def test_a_ghost_on_a_successor_does_not_cost_the_present_owner_its_lease(
+    group: Replicated, sentinels: list[FakeSentinel]
+) -> None:
+    """The lagging replica still has the lease of an earlier owner; that one's token is smaller, so it is a ghost."""
+    backend, other = on(sentinels), on(sentinels)
+    old, (new,) = group.primary, group.replicas
+    earlier = granted(other, "job")
+    group.wait_until_replicated()
+    with new.client() as client:
+        client.replicaof("127.0.0.1", str(free_port()))
+    assert other.release(earlier)
+    grant = granted(backend, "job")
+    group.promote(new)
+    group.follow(old)
+    for sentinel in sentinels:
+        sentinel.named = new.port
+    assert backend.renew([grant]) == [Renewed(30)]
+    # A connection that was busy a moment ago is believed for that long.
+    time.sleep(2 * SILENCE)
+    record = other.holder("job")
+    assert record is not None
+    assert record.token == grant.token
+    assert other.renew([earlier]) == [Gone(LossReason.TAKEN)]
+    group.wait_until_replicated()
+    backend.close()
+    other.close()
+
+
+def test_a_server_that_breaks_off_while_a_lease_is_restored_has_not_lost_it(
+    group: Replicated, sentinels: list[FakeSentinel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renewal said that the lease has vanished, the question after it has no answer: that is no loss."""
+    backend = on(sentinels)
+    grant = granted(backend, "job")
+    with group.primary.client() as client:
+        client.delete("t:{l:job}:lease")
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "ask_who", _broken_off)
+        (answer,) = backend.renew([grant])
+    assert isinstance(answer, Unknown)
+    assert backend.renew([grant]) == [Gone(LossReason.EXPIRED)]
+    backend.close()
+
+
+def _broken_off(*_: object) -> None:
+    message = "Connection closed by server."
+    raise driver.ConnectionError(message)

@@ -56,7 +56,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def opened(url: str, timeout: float = 3.0) -> RedisBackend:
-    """Return a backend whose answers soon, but not at once."""
+    """Return a backend that answers within seconds."""
     return RedisBackend.open(parse(url), StoreSettings("t", timeout))
 
 

@@ -409,10 +409,19 @@ def test_a_full_disk_is_no_acknowledgement(backend: FileBackend, monkeypatch: py
     backend.put_marker("site", record(), 5)
 
 
+def test_a_scope_of_many_records_can_be_claimed_anew(backend: FileBackend) -> None:
+    """Together they are larger than any of them may be."""
+    backend.claim("site", Claim(5, mint()))
+    for number in range(30):
+        backend.put_marker("site", record(f"s{number}", detail="x" * 4000), 5)
+    backend.claim("site", Claim(6, mint()))
+    assert len(backend.markers("site").records) == 30
+
+
 def test_a_record_that_could_not_be_read_back_is_not_written(backend: FileBackend) -> None:
     """Too large is an error of the caller, not damage later."""
     backend.claim("site", Claim(5, mint()))
-    with pytest.raises(ConfigError, match=r"larger than"):
+    with pytest.raises(ConfigError, match=r"too large"):
         backend.put_marker("site", record(detail="x" * 70_000), 5)
     with pytest.raises(ConfigError, match=r"at least 1"):
         backend.claim("site", Claim(0, mint()))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -123,8 +122,7 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
 
     def end(self, timeout: float) -> None:
         """Close the session: its nodes go at once. What does not end in time is cut."""
-        worker = threading.Thread(target=self._end, daemon=True)
-        worker.start()
+        worker = self.handler.spawn(self._end)
         worker.join(timeout)
         if worker.is_alive():
             self._connection.cut()
@@ -135,8 +133,7 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         self._stopped.set()
         self._connection.cut()
         self._connection.connection_stopped.wait(timeout)
-        worker = threading.Thread(target=self._tidy, daemon=True)
-        worker.start()
+        worker = self.handler.spawn(self._tidy)
         worker.join(timeout)
 
     def _end(self) -> None:

@@ -132,7 +132,7 @@ class Session:
         if self._driver is not None and not self._refused:
             return self._driver
         if self._driver is not None:
-            threading.Thread(target=self._driver.abandon, args=(self.address.timeout,), daemon=True).start()
+            self._driver.handler.spawn(self._driver.abandon, self.address.timeout)
         self._refused = False
         self._driver = driver = Driver(self.address, self.length, self._welcome, self._beat)
         driver.add_listener(self._state_changed)

@@ -42,6 +42,7 @@ _ALWAYS = frozenset(
 
 _SENTINEL = ("redis+sentinel", "rediss+sentinel", "sentinel")
 """The last one is how Celery's users write it."""
+_CLUSTER = ("redis+cluster", "rediss+cluster")
 
 
 class RedisBackend(Backend):
@@ -57,7 +58,7 @@ class RedisBackend(Backend):
     Two spellings of one address are two stores to `store_id`.
     """
 
-    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL)
+    schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss", "unix", *_SENTINEL, *_CLUSTER)
     default_url: ClassVar[str] = "redis://localhost:6379/0"
 
     def __init__(self, server: Topology, namespace: str, census: Census) -> None:
@@ -214,6 +215,10 @@ def _topology(url: StoreUrl, settings: StoreSettings, census: Census) -> Topolog
         from coordinate.backends.redis import sentinel  # noqa: PLC0415
 
         return sentinel.Sentinel(url, options.read(url, settings, *sentinel.OPTIONS), census)
+    if url.scheme in _CLUSTER:
+        from coordinate.backends.redis.cluster import Cluster  # noqa: PLC0415
+
+        return Cluster(url, options.read(url, settings), census)
     from coordinate.backends.redis.standalone import Standalone  # noqa: PLC0415
 
     more = ("db",) if url.scheme == "unix" else ()

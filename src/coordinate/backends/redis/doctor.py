@@ -58,7 +58,7 @@ def examine(server: Topology) -> list[Finding]:
         BackendUnavailable: one of them does not answer.
     """
     what = "examining the settings"
-    findings = _of_options(server.options)
+    findings = _of_options(server.options) + server.findings()
     for node in server.converse(what, b"", lambda _: server.nodes()):
         try:
             sight = look(node, in_cluster="cluster" in server.url.scheme)

@@ -48,18 +48,21 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.AuthenticationError, "check user name and password in the URL"),
     (driver.NoPermissionError, _RIGHTS),
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
+    (driver.TryAgainError, "the keys of this name are moving between servers; they are together again in a moment"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
     (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.MovedError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.AskError, "this server is a node of a Redis Cluster: use redis+cluster://"),
-    (driver.ClusterDownError, "the Redis Cluster has no primary for some of its slots: see CLUSTER INFO"),
     (driver.MasterDownError, "this is a replica that has lost its primary: name the primary in the URL"),
+    (driver.ClusterDownError, "the Redis Cluster has no primary for some of its slots: see CLUSTER INFO"),
     (driver.TimeoutError, "no answer in time; it may have happened, and asking again is safe"),
     (driver.ConnectionError, "check that the server runs and that this address reaches it"),
     (OSError, "check that the server runs and that this address reaches it"),
     (UnicodeError, "check the host name in the URL"),
 )
 _BY_WORD = (
+    ("cluster support disabled", "this server is no Cluster: write redis:// instead of redis+cluster://"),
+    ("non local key", "a slot is moving between servers of the Cluster; asking again is safe"),
     ("Hostname mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
     ("IP address mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
     ("CERTIFICATE_VERIFY_FAILED", "the server's certificate is not trusted: name its authority with ssl_ca_certs"),
@@ -118,6 +121,8 @@ def _advice(url: StoreUrl, error: Exception, said: str) -> str:
             return advice
     if isinstance(error, driver.AuthenticationError) and "credential_provider" in url.options:
         return "the server refused what the credential provider returned"
+    if "cluster" in url.scheme and isinstance(error, driver.MovedError | driver.AskError):
+        return "the slots of the Redis Cluster are moving; asking again is safe"
     encrypted = url.scheme.startswith("rediss")
     if any(word in said for word in _HUNG_UP):
         return _about_hanging_up(encrypted=encrypted, certified="ssl_certfile" in url.options)

@@ -19,19 +19,19 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from coordinate.backends.redis import scripts
-from coordinate.backends.redis.failures import NotReplicated
-from coordinate.backends.redis.node import Known
+from coordinate.backends.redis.node import Known, call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from coordinate.backends.redis.keys import Keys
     from coordinate.backends.redis.node import Line, Node
+    from coordinate.backends.redis.wires import Reply
 
 log = logging.getLogger("coordinate")
 
@@ -39,6 +39,17 @@ DEFAULT_LAG = 10
 """Seconds for which an isolated primary accepts writes by default (``min-replicas-max-lag``)."""
 _RECORD_PATIENCE = 1.0
 _OFF = b"off"
+
+
+class _Note(NamedTuple):
+    """What one record says: `Known`, whether this was news, and whether the replicas may lack it."""
+
+    key: bytes
+    incarnation: bytes
+    until: bytes
+    replicas: int
+    written: int
+    alone: int
 
 
 class Census:
@@ -68,22 +79,36 @@ class Census:
         self._longest = ttl
         return True
 
-    def greeter(self, tag_of: Callable[[Node], str]) -> Callable[[Line], Known]:
-        """Return what asks the server of a connection; ``tag_of`` says which keys live there."""
+    def prepare(self, line: Line) -> None:
+        """See to it that whoever succeeds the server has its record, before a lease counts on that.
+
+        Raises:
+            NotReplicated: a replica that is connected did not take it: promoted, it would let new owners in.
+        """
+        if not line.known.alone:
+            return
+        for key in line.known.alone:
+            # WAIT is about this connection's own writes.
+            line.ask(b"HSET", key, b"alone", b"1")
+        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
+        line.confirm(line.known.replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
+        for key in line.known.alone:
+            line.ask(b"HDEL", key, b"alone")
+        line.known = line.known._replace(alone=())
+
+    def greeter(self, tags_of: Callable[[Node], Sequence[str]]) -> Callable[[Line], Known]:
+        """Return what asks the server of a connection; ``tags_of`` says where the records about it are."""
 
         def greet(line: Line) -> Known:
-            return self._greet(line, tag_of(line.node))
+            return self._greet(line, tags_of(line.node))
 
         return greet
 
-    def _greet(self, line: Line, tag: str) -> Known:
+    def _greet(self, line: Line, tags: Sequence[str]) -> Known:
         if self.hidden:
             return Known()
-        key = self._keys.incarnation(tag)
         try:
-            answer = self._ask(line, key, b"")
-            if answer == b"LAG":
-                answer = self._ask(line, key, b"%d" % _lag(line))
+            notes = self._look(line, [self._keys.incarnation(tag) for tag in tags])
         except ReadOnlyError:
             raise
         except ResponseError as error:
@@ -96,16 +121,43 @@ class Census:
                 error,
             )
             return Known()
-        incarnation, until, replicas, written = cast("tuple[bytes, bytes, int, int]", answer)
-        if written and replicas:
-            _spread(line, replicas)
-        known = Known(incarnation, int(until), replicas)
+        known = Known(
+            notes[0].incarnation,
+            max(int(note.until) for note in notes),
+            notes[0].replicas,
+            tuple(note.key for note in notes if note.alone),
+        )
+        written = any(note.written for note in notes)
         if written and known.until:
             log.warning("%s has another incarnation: new owners of leases wait", line.node.address.place)
         return known
 
-    def _ask(self, line: Line, key: bytes, lag: bytes) -> object:
-        return line.run(scripts.GREET, (key,), (self._mode, b"%d" % round(self._longest * 1000), lag))
+    def _look(self, line: Line, keys: Sequence[bytes]) -> list[_Note]:
+        """Return what the records say, after noting in them what is new."""
+        notes = self._ask(line, keys, b"")
+        news = [key for key, note in notes.items() if note is None]
+        if news:
+            known = any(note is not None and not note.written for note in notes.values())
+            notes |= self._ask(line, news, b"known" if known else b"%d" % _lag(line))
+        found = [note for note in notes.values() if note is not None]
+        return found or [_note(b"", line.run(scripts.GREET, (), (_OFF, b"0", b"", b"")))]
+
+    def _ask(self, line: Line, keys: Sequence[bytes], lag: bytes) -> dict[bytes, _Note | None]:
+        words = (self._mode, b"%d" % round(self._longest * 1000), lag, line.node.identity.encode())
+        answers = line.run_all(scripts.GREET, [call((key,), *words) for key in keys])
+        notes: dict[bytes, _Note | None] = {}
+        for key, answer in zip(keys, answers, strict=True):
+            if isinstance(answer, AskError) and not isinstance(answer, MovedError):
+                # A record whose slot is just moving away. It is found where it goes, as one that came along.
+                continue
+            if isinstance(answer, ResponseError):
+                raise answer
+            notes[key] = None if answer == b"LAG" else _note(key, answer)
+        return notes
+
+
+def _note(key: bytes, answer: Reply) -> _Note:
+    return _Note(key, *cast("tuple[bytes, bytes, int, int, int]", answer))
 
 
 def _lag(line: Line) -> int:
@@ -115,15 +167,6 @@ def _lag(line: Line) -> int:
         return int(reply[1]) or DEFAULT_LAG
     except (ResponseError, IndexError, ValueError):
         return DEFAULT_LAG
-
-
-def _spread(line: Line, replicas: int) -> None:
-    """Give the replicas a chance to learn the record before the first grant: one of them may be promoted next."""
-    try:
-        # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
-        line.confirm(replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
-    except NotReplicated as error:
-        log.warning("%s: replicas do not know the present incarnation yet: %s", line.node.address.place, error)
 
 
 def _is_hidden(error: ResponseError) -> bool:

@@ -72,13 +72,24 @@ class Leases:
         args = (owner.nonce.encode(), milliseconds, b"%d" % asking.floor, _wire.encode(owner), asking.channel)
         sent = SYSTEM.now()
 
+        def ask(line: Line) -> Reply:
+            self._census.prepare(line)
+            until = b"0" if asking.unled else b"%d" % line.known.until
+            return line.run(scripts.ACQUIRE, keys, (*args, until, line.expected))
+
         def talk(line: Line) -> tuple[Reply, bytes]:
-            reply = line.run(scripts.ACQUIRE, keys, (*args, b"0" if asking.unled else b"%d" % line.known.until))
+            reply = ask(line)
+            if reply == []:
+                line.node.ask_who(line)
+                reply = ask(line)
+            line.unsure = False
             if isinstance(reply, bytes):
                 self._spread_grant(line, name, owner.nonce)
             return reply, line.known.incarnation
 
-        reply, incarnation = self._server.converse("acquire", keys.lease, talk)
+        # A waiter whose turn has come asks after a long silence: its request looks at the server's life itself.
+        greet = self._server.options.durability != "none"
+        reply, incarnation = self._server.converse("acquire", keys.lease, talk, greet=greet)
         if isinstance(reply, bytes):
             token, _, granted = reply.partition(b" ")
             grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
@@ -150,8 +161,16 @@ class Leases:
 
     def _restore(self, grants: Sequence[Grant], vanished: Sequence[int], answers: list[RenewAnswer]) -> None:
         """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
-        found = [(index, self._assertion(grants[index])) for index in vanished]
-        calls = {index: assertion for index, assertion in found if assertion is not None}
+        calls: dict[int, Call] = {}
+        for index in vanished:
+            try:
+                assertion = self._assertion(grants[index])
+            except BackendUnavailable as error:
+                # Whether it can be restored is not known yet; that it is lost, neither.
+                answers[index] = Unknown(str(error))
+                continue
+            if assertion is not None:
+                calls[index] = assertion
         sent = SYSTEM.now()
         asked = [grants[index] for index in calls]
         for index, answer in zip(
@@ -163,16 +182,17 @@ class Leases:
                 self._beliefs.forget(grants[index].nonce)
 
     def _assertion(self, grant: Grant) -> Call | None:
-        """Return the call that restores a lease; None where that would be wrong: it is lost."""
+        """Return the call that restores a lease; None where that would be wrong: it is lost.
+
+        Raises:
+            BackendUnavailable: the server did not say who it is.
+        """
         belief = self._beliefs.find(grant)
         if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
-        try:
-            # Asked anew: what the connection said when it was opened may be older than the loss.
-            known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
-        except BackendUnavailable:
-            return None
+        # Asked anew: what the connection said when it was opened may be older than the loss.
+        known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
         if known.incarnation == belief.incarnation:
             # The same life of the server: somebody deleted it, or it expired.
             return None
@@ -182,7 +202,9 @@ class Leases:
     def release(self, grant: Grant) -> bool:
         """End the lease if it is this grant's and wake the next waiter whose process lives."""
         keys = self._keys.lease(grant.name)
-        ended = self._server.converse("release", keys.lease, lambda line: self._release(line, grant.name, grant.nonce))
+        ended = self._server.converse(
+            "release", keys.lease, lambda line: self._release(line, grant.name, grant.nonce), greet=False
+        )
         self._beliefs.forget(grant.nonce)
         return ended
 
@@ -194,7 +216,7 @@ class Leases:
         """Leave the line of waiters, or hand on the turn that was given to this owner."""
         keys = self._keys.lease(name)
         args = (nonce.encode(), name.encode())
-        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args)
+        self._server.run("withdraw", scripts.WITHDRAW, (keys.lease, keys.queue, keys.waiters), args, greet=False)
 
     def all(self, prefix: str) -> list[LeaseRecord]:
         """Return the leases below a prefix; walks through all keys of the database, in many short requests."""

@@ -90,7 +90,17 @@ class Markers:
     def view(self, scope: str) -> MarkerView:
         """Return claim and records of a scope."""
         keys = self._keys.scope(scope)
-        reply = self._server.run("reading markers", scripts.VIEW, (keys.claim, keys.markers))
+
+        def talk(line: Line) -> Reply:
+            reply = line.run(scripts.VIEW, (keys.claim, keys.markers), (line.expected,))
+            if reply == []:
+                line.node.ask_who(line)
+                reply = line.run(scripts.VIEW, (keys.claim, keys.markers), (b"",))
+            line.unsure = False
+            return reply
+
+        # All followers look at once when a record changes: their request looks at the server's life itself.
+        reply = self._server.converse("reading markers", keys.claim, talk, greet=False)
         token, claim, claimed, pairs = cast("tuple[bytes | None, bytes | None, int, list[bytes]]", reply)
         records = [
             record

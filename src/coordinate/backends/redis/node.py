@@ -25,6 +25,13 @@ _SPARE = 16
 """Connections kept open for the next request; more are opened while more threads ask at once."""
 _PIPELINE = 64
 """Requests written before their replies are read: few enough that neither side's socket buffer fills up."""
+_ONE_KEY = b"""
+for _ = 2, table.remove(ARGV, 1) do
+  KEYS[#KEYS + 1] = table.remove(ARGV, 1)
+end
+"""
+"""Put in front of a script for a server to which a slot is under way: it refuses a request that *names* several keys
+of which one does not exist. The key that is named brings the request here; the others are of the same slot."""
 
 
 class Known(NamedTuple):
@@ -34,11 +41,13 @@ class Known(NamedTuple):
         incarnation: identity of its state; empty where the server hides it.
         until: server time in microseconds before which nobody new gets a lease.
         replicas: how many are connected.
+        alone: records about it that its replicas may not have; before a new lease they must.
     """
 
     incarnation: bytes = b""
     until: int = 0
     replicas: int = 0
+    alone: tuple[bytes, ...] = ()
 
 
 class Call(NamedTuple):
@@ -79,16 +88,43 @@ class Line:
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
         self.doubted = False
+        self.unsure = False
+        """Whether the server was silent for so long that `known` may be of an earlier life; until `Node.put`."""
+        self.asking = False
+        """Whether scripts are asked to use keys that are only under way to this server; until `Node.put`."""
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
+    @property
+    def expected(self) -> bytes:
+        """Return the incarnation that a request has to check; empty where that is not needed."""
+        return self.known.incarnation if self.unsure else b""
+
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
         """Return a script's reply."""
+        if self.asking and keys:
+            return self._ask_for(script, call(keys, *args))
         tail = (b"%d" % len(keys), *keys, *args)
         try:
             return self.ask(b"EVALSHA", script.sha, *tail)
         except NoScriptError:
             return self.ask(b"EVAL", script.source, *tail)
+
+    def evaluate(self, script: Script, prepared: Call) -> Reply:
+        """Return a script's reply to a prepared call."""
+        if self.asking:
+            return self._ask_for(script, prepared)
+        (answer,) = self.run_all(script, [prepared])
+        if isinstance(answer, ResponseError):
+            raise answer
+        return answer
+
+    def _ask_for(self, script: Script, prepared: Call) -> Reply:
+        """Ask for keys that are only under way to this server."""
+        self._exchange(pack((b"ASKING",)))
+        others = Words(prepared.keys.number - 1, prepared.keys.data[len(words(prepared.place).data) :])
+        head = words(b"EVAL", _ONE_KEY + script.source, b"1", prepared.place, b"%d" % prepared.keys.number)
+        return self._exchange(request(head, others, prepared.args))
 
     def run_all(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
         """Return the replies to many calls, pipelined; an error in one of them takes its reply's place."""
@@ -162,24 +198,31 @@ class Node:
     Args:
         address: where it is.
         greet: asks the server who it is, on a new connection and after a silence.
+        identity: its name in a Cluster, which it keeps when it restarts; empty elsewhere.
     """
 
-    def __init__(self, address: Address, greet: Callable[[Line], Known]) -> None:
+    def __init__(self, address: Address, greet: Callable[[Line], Known], identity: str = "") -> None:
         self.address = address
+        self.identity = identity
         self._greet = greet
         self._era = 0
         """Connections opened in an earlier one are not kept."""
         self._spare: list[Line] = []
         self._pid = os.getpid()
 
-    def take(self) -> Line:
-        """Return a connection whose server is known; give it back with `put`, whatever happened."""
+    def take(self, *, greet: bool = True) -> Line:
+        """Return a connection whose server is known; give it back with `put`, whatever happened.
+
+        Without ``greet`` a server that was silent is not asked first: `Line.expected` is for the request to check.
+        """
         if self._pid != os.getpid():
             # A forked child shares its parent's sockets: it must not write a byte to them.
             self._pid = os.getpid()
             self.close()
         line = self._find_spare() or Line(self.address.connect(), self, self._era)
-        if SYSTEM.now() - line.heard_at > SILENCE:
+        silent = SYSTEM.now() - line.heard_at > SILENCE
+        line.unsure = silent and not greet and bool(line.known.incarnation)
+        if silent and not line.unsure:
             try:
                 self.ask_who(line)
             except BaseException:
@@ -192,12 +235,16 @@ class Node:
 
         Also after an interrupt in the middle: the reply to one request must never answer another.
         """
+        line.asking = False
         if line.unread:
             line.wire.disconnect()
             # A broken connection is rarely the only one: the server restarted or the way to it changed.
             self.close()
         elif len(self._spare) < _SPARE and line.opened_in == self._era:
-            line.heard_at = -SILENCE if line.doubted else SYSTEM.now()
+            if line.doubted:
+                line.heard_at = -SILENCE
+            elif not line.unsure:
+                line.heard_at = SYSTEM.now()
             line.doubted = False
             self._spare.append(line)
         else:
@@ -217,6 +264,7 @@ class Node:
     def ask_who(self, line: Line) -> Known:
         """Ask the server of a connection who it is, now."""
         line.known = self._greet(line)
+        line.unsure = False
         return line.known
 
     def close(self) -> None:

@@ -120,7 +120,7 @@ def database(url: StoreUrl, text: str) -> int:
     Raises:
         ConfigError: it is no number.
     """
-    if text and not (text.isascii() and text.isdigit() and int(text) < 2**31):
+    if text and not (text.isascii() and text.isdigit() and len(text) < len(str(2**31))):
         message = f"{url}: {text!r} is not the number of a database, for example redis://host:6379/0"
         raise ConfigError(message)
     return int(text or 0)

@@ -32,15 +32,15 @@ def _file(name: str) -> bytes:
     return data
 
 
-ACQUIRE = _load("acquire", "queue", "token")
+ACQUIRE = _load("acquire", "identity", "queue", "token")
 RELEASE = _load("release", "queue")
 WITHDRAW = _load("withdraw", "queue")
 RENEW = _load("renew", "token")
 REASSERT = _load("reassert", "token")
-GREET = _load("greet", "token")
+GREET = _load("greet", "identity", "token")
 READ = _load("read")
 BREAK = _load("break", "queue", "token")
 CLAIM = _load("claim", "claim")
 PUT_MARKER = _load("put_marker", "claim")
 DELETE_MARKER = _load("delete_marker")
-VIEW = _load("view")
+VIEW = _load("view", "identity")

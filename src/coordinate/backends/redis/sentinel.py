@@ -12,10 +12,11 @@ from redis import exceptions as driver
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis import options as of_url
 from coordinate.backends.redis import wires
-from coordinate.backends.redis.failures import DRIVER_ERRORS, NoPrimary, was_refused
+from coordinate.backends.redis.failures import DRIVER_ERRORS, NoCredentials, NoPrimary, was_refused
 from coordinate.backends.redis.node import Node
 from coordinate.backends.redis.topology import Topology
 from coordinate.errors import ConfigError
+from coordinate.types import Finding
 from coordinate.url import Host
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ log = logging.getLogger("coordinate")
 OPTIONS = ("sentinel_username", "sentinel_password", "master_name")
 """Those that only these URLs have. ``master_name`` is how Celery's users call the service."""
 DEFAULT_PORT = 26379
+_ENOUGH = 3
+"""Sentinels of which one may be lost."""
 _LEAST_PATIENCE = 0.1
 """Seconds for one Sentinel: enough for a TLS handshake with a busy one in the same network."""
 
@@ -52,7 +55,7 @@ class Sentinel(Topology):
     def __init__(self, url: StoreUrl, options: Options, census: Census) -> None:
         super().__init__(url, options)
         self._service, self._db = _named(url)
-        self._greeter = census.greeter(lambda _: "i")
+        self._greeter = census.greeter(self.tags_of)
         hosts = [Host(host.name, host.port or DEFAULT_PORT) for host in url.hosts]
         greeting = self._sentinel_greeting(len(hosts))
         self._sentinels = [wires.tcp(host, greeting) for host in hosts]
@@ -94,10 +97,6 @@ class Sentinel(Topology):
     def nodes(self) -> list[Node]:
         """Return the primary."""
         return [self.node(b"")]
-
-    def tag_of(self, node: Node) -> str:  # noqa: ARG002 -- any tag will do
-        """Return a fixed tag: the record of the primary's life has to reach its successor."""
-        return "i"
 
     def learn(self, node: Node | None, error: Exception) -> bool:
         """Forget the primary if the error may mean that it is none; a certain refusal is followed at once."""
@@ -149,6 +148,8 @@ class Sentinel(Topology):
                 continue
             try:
                 return self._confirmed(host)
+            except NoCredentials:
+                raise
             except DRIVER_ERRORS as error:
                 told.append(f"{who}: {host}, which refuses or fails: {_text(error)}")
         message = f"no usable primary of {self._service!r}. {'; '.join(told)}"
@@ -176,14 +177,37 @@ class Sentinel(Topology):
         return votes, told
 
     def _ask(self, sentinel: wires.Address) -> Host | None:
+        reply = cast("list[bytes] | None", self._request(sentinel, b"GET-MASTER-ADDR-BY-NAME"))
+        return None if reply is None else Host(reply[0].decode(), int(reply[1]))
+
+    def _request(self, sentinel: wires.Address, question: bytes) -> wires.Reply:
+        """Return what a Sentinel says about the service."""
         wire = sentinel.connect()
         try:
-            words = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", self._service.encode())
+            words = (b"SENTINEL", question, self._service.encode())
             wire.send_packed_command([wires.pack(words)], check_health=False)
-            reply = cast("list[bytes] | None", wire.read_response())
+            return wire.read_response()
         finally:
             wire.disconnect()
-        return None if reply is None else Host(reply[0].decode(), int(reply[1]))
+
+    def findings(self) -> list[Finding]:
+        """Return what is wrong with the Sentinels: too few, gone, or of no use when one is lost."""
+        found = []
+        if len(self._sentinels) < _ENOUGH:
+            name = f"{len(self._sentinels)} Sentinels in the URL"
+            breaks = "most of those in the URL have to agree: with fewer than three the loss of one may leave nobody"
+            found.append(Finding(name, breaks, "name three or more"))
+        for sentinel in self._sentinels:
+            try:
+                reply = cast("list[bytes]", self._request(sentinel, b"MASTER"))
+            except DRIVER_ERRORS as error:
+                name = self._without_secrets(f"Sentinel {sentinel.place}: {_text(error)}")
+                breaks = "one fewer to agree on a failover, and to be asked for the primary"
+                found.append(Finding(name, breaks, "start it, let it answer us, or take it out of the URL"))
+                continue
+            words = [word.decode(errors="replace") for word in reply]
+            found += _about(sentinel.place, dict(zip(words[::2], words[1::2], strict=True)))
+        return found
 
     def _confirmed(self, host: Host) -> Node:
         """Return a server that calls itself a primary.
@@ -228,6 +252,19 @@ def _named(url: StoreUrl) -> tuple[str, int]:
         message = f"{url}: {lacking} is missing: {url.scheme}://sentinel1:26379,sentinel2,sentinel3/service/0"
         raise ConfigError(message)
     return first, of_url.database(url, rest)
+
+
+def _about(place: str, state: Mapping[str, str]) -> list[Finding]:
+    """Return what one Sentinel's view of the service shows."""
+    count, quorum = int(state.get("num-other-sentinels", "0")) + 1, int(state.get("quorum", "0"))
+    if count < _ENOUGH:
+        breaks = "a failover needs most of them: when one is lost, nobody replaces a dead primary"
+        return [Finding(f"Sentinel {place}: knows {count} Sentinels", breaks, "run three, each on a host of its own")]
+    if quorum >= count:
+        breaks = "when one Sentinel is lost, nobody replaces a dead primary"
+        fix = f"SENTINEL SET <service> quorum {count // 2 + 1}, on each of them"
+        return [Finding(f"Sentinel {place}: quorum {quorum} of {count}", breaks, fix)]
+    return []
 
 
 def _role(line: Line) -> bytes:

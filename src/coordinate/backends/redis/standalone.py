@@ -25,7 +25,7 @@ class Standalone(Topology):
         self._db = self._database()
         address = self._address()
         self._place = f"{address.place}/{self._db}"
-        self._node = Node(address, census.greeter(lambda _: "i"))
+        self._node = Node(address, census.greeter(self.tags_of))
 
     def _database(self) -> int:
         text = self.url.options.get("db", "") if self.url.scheme == "unix" else self.url.path.strip("/")
@@ -56,10 +56,6 @@ class Standalone(Topology):
     def nodes(self) -> list[Node]:
         """Return the server."""
         return [self._node]
-
-    def tag_of(self, node: Node) -> str:  # noqa: ARG002 -- any tag will do
-        """Return a fixed tag."""
-        return "i"
 
     def learn(self, node: Node | None, error: Exception) -> bool:  # noqa: ARG002 -- there is nowhere else to ask
         """Learn nothing."""

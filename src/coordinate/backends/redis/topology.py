@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from coordinate.backends.redis.scripts import Script
     from coordinate.backends.redis.watch import RedisWatch
     from coordinate.backends.redis.wires import Reply
+    from coordinate.types import Finding
     from coordinate.url import StoreUrl
 
 T = TypeVar("T")
 
-_BATCH = 500
+BATCH = 500
 """Items in one call of a script: it blocks the server while it runs, this many for about 2 ms."""
 _PAGE = 1000
 _HOPS = 5
@@ -65,6 +66,10 @@ class Topology(ABC):
             redis.RedisError, OSError: nobody could say.
         """
 
+    def findings(self) -> list[Finding]:
+        """Return what is wrong beside the primaries, for ``coordinate doctor``."""
+        return []
+
     @abstractmethod
     def nodes(self) -> list[Node]:
         """Return all primaries.
@@ -73,9 +78,9 @@ class Topology(ABC):
             redis.RedisError, OSError: nobody could say.
         """
 
-    @abstractmethod
-    def tag_of(self, node: Node) -> str:
-        """Return a hash tag whose keys live on this node."""
+    def tags_of(self, node: Node) -> Sequence[str]:  # noqa: ARG002 -- outside a Cluster any tag will do
+        """Return the hash tags of the records about a node, whose keys live on it and reach its successor."""
+        return ("i",)
 
     @abstractmethod
     def learn(self, node: Node | None, error: Exception) -> bool:
@@ -85,28 +90,34 @@ class Topology(ABC):
     def close(self) -> None:
         """Close what is not in use. Idempotent."""
 
+    def detour(self, node: Node, error: Exception) -> Node | None:  # noqa: ARG002 -- only Cluster knows any
+        """Return another server that takes this one request, although the key is not its own yet."""
+        return None
+
     def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
         """Yield one conversation after another, each a list of calls, each the indexes of keys it may hold together.
 
         A single server takes any keys together, so one conversation is enough: it fails as a whole, after one timeout.
         """
         if keys:
-            yield [list(range(start, min(start + _BATCH, len(keys)))) for start in range(0, len(keys), _BATCH)]
+            yield [list(range(start, min(start + BATCH, len(keys)))) for start in range(0, len(keys), BATCH)]
 
     # Talking
 
-    def converse(self, what: str, key: bytes, talk: Callable[[Line], T]) -> T:
-        """Return what ``talk`` returns on a connection to the server that has ``key``.
+    def converse(self, what: str, key: bytes, talk: Callable[[Line], T], *, greet: bool = True) -> T:
+        """Return what ``talk`` returns on a connection to the server that has ``key``; ``greet``: see `Node.take`.
 
         Raises:
             BackendUnavailable: no usable answer; ``what`` is named in it.
             CorruptRecord: a script found a record that it cannot understand.
         """
+        detour: Node | None = None
         for hop in range(_HOPS):
             node = None
             try:
-                node = self.node(key)
-                line = node.take()
+                node = detour or self.node(key)
+                line = node.take(greet=greet)
+                line.asking = detour is not None
                 try:
                     return talk(line)
                 finally:
@@ -117,11 +128,14 @@ class Topology(ABC):
             except DRIVER_ERRORS as error:
                 if not self.learn(node, error) or hop == _HOPS - 1:
                     raise failure(what, self.url, error) from error
+                detour = self.detour(node, error) if node is not None else None
         raise AssertionError  # pragma: no cover -- the last hop returns or raises
 
-    def run(self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
+    def run(
+        self, what: str, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = (), *, greet: bool = True
+    ) -> Reply:
         """Return a script's reply; all keys are on one server."""
-        return self.converse(what, keys[0], lambda line: line.run(script, keys, args))
+        return self.converse(what, keys[0], lambda line: line.run(script, keys, args), greet=greet)
 
     def ask(self, what: str, *words: bytes) -> Reply:
         """Return the reply to a plain command that any primary can answer."""
@@ -141,12 +155,29 @@ class Topology(ABC):
             except CoordinateError as error:
                 yield [index for group in groups for index in group], error, None
                 continue
-            for group, answer in zip(groups, answers, strict=True):
-                if isinstance(answer, ResponseError):
-                    self.learn(None, answer)
-                    yield group, failure(what, self.url, answer), known
-                else:
+            for group, each, answer in zip(groups, calls, answers, strict=True):
+                if not isinstance(answer, ResponseError):
                     yield group, cast("list[Reply]", answer), known
+                elif self.learn(None, answer):
+                    yield group, *self._followed(what, script, each, afterwards)
+                else:
+                    yield group, failure(what, self.url, answer), known
+
+    def _followed(
+        self, what: str, script: Script, refused: Call, afterwards: Callable[[Line], object] | None
+    ) -> tuple[list[Reply] | CoordinateError, Known | None]:
+        """Follow one call that was refused among others to where its keys are now."""
+
+        def talk(line: Line) -> tuple[list[Reply], Known]:
+            reply = line.evaluate(script, refused)
+            if afterwards is not None:
+                afterwards(line)
+            return cast("list[Reply]", reply), line.known
+
+        try:
+            return self.converse(what, refused.place, talk)
+        except CoordinateError as error:
+            return error, None
 
     def _converse_all(
         self, what: str, script: Script, calls: Sequence[Call], afterwards: Callable[[Line], object] | None

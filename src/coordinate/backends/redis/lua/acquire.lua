@@ -2,10 +2,12 @@
 --
 -- KEYS: 1 lease, 2 token counter, 3 queue, 4 waiters
 -- ARGV: 1 nonce, 2 ttl in ms, 3 floor, 4 owner (JSON), 5 channel to be woken on, or '' for not waiting in line,
---       6 server time in us before which nobody new gets it
+--       6 server time in us before which nobody new gets it, 7 the incarnation that this was said of, or '' if it was
+--       said just now
 -- Returns: granted: '<token> <ttl in ms>'
 --          held: {token, ttl in ms, owner, remaining ms}
 --          quarantined: {remaining ms}
+--          not asked for, as the server is another one than it was: {}
 -- Errors: FLOOR the floor is more than a day ahead of this server's clock
 --         CORRUPT the lease's hash lacks a field
 
@@ -24,6 +26,15 @@ local function queue_up(lease_ttl)
     if redis.call('PTTL', KEYS[i]) < keep then
       redis.call('PEXPIRE', KEYS[i], keep)
     end
+  end
+end
+
+if ARGV[7] ~= '' then
+  local incarnation = identity()
+  if not incarnation then
+    return redis.error_reply(REPLICA)
+  elseif incarnation ~= ARGV[7] then
+    return {}
   end
 end
 

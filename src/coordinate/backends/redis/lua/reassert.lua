@@ -14,7 +14,7 @@ local function reassert(lease, counter, nonce, token, ttl, owner, until_)
   local last = redis.call('HMGET', counter, 'last', 'broken')
   if tonumber(until_) <= now then
     return 0
-  elseif held[1] and held[1] ~= nonce then
+  elseif held[1] and held[1] ~= nonce and (tonumber(held[2]) or 0) >= tonumber(token) then
     return -1
   elseif (tonumber(last[2]) or 0) > tonumber(token) then
     return -2
@@ -22,6 +22,7 @@ local function reassert(lease, counter, nonce, token, ttl, owner, until_)
     -- Somebody was granted it since, and may have worked and gone already.
     return -1
   end
+  -- A smaller token is a ghost: its owner had given it back or lost it, and this server never heard of that.
   redis.call('HSET', lease, 'nonce', nonce, 'token', token, 'ttl', ttl, 'owner', owner)
   redis.call('PEXPIRE', lease, ttl)
   keep_token(counter, token, tonumber(ttl))
