@@ -206,6 +206,30 @@ def test_what_a_holder_no_longer_renews_does_not_live_on_its_neighbours_renewals
     assert isinstance(other.acquire("kept", mint(), 30), Held)
 
 
+def test_what_nobody_renews_ends_while_its_process_waits(emptied: Etcd, opened: Callable[..., EtcdBackend]) -> None:
+    """A process that only waits keeps its server lease for its place in line, not for what it gave up."""
+    client = opened(emptied.url)
+    granted(client, "given-up", ttl=1.5)
+    watch, owner = client.watch(), mint()
+    eventually(lambda: isinstance(client.acquire("given-up", owner, 1.5, queue=watch), Granted), what="its end")
+    watch.close()
+
+
+def test_an_operation_has_one_time_for_all_its_requests(
+    emptied: Etcd, opened: Callable[..., EtcdBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many a renewal needs: the core's deadlines rest on it."""
+    client = opened(emptied.url, timeout=4.0)
+    grant = granted(client, "slow")
+    real, left = client._ensemble._once, []
+    monkeypatch.setattr(client._ensemble, "_once", lambda *call: left.append(call[3]) or time.sleep(0.3) or real(*call))
+    assert isinstance(client.renew([grant])[0], Renewed)
+    assert len(left) == 2
+    assert left[1] < left[0] - 0.25
+    assert isinstance(client.renew([grant])[0], Renewed)
+    assert left[2] > left[1]
+
+
 def test_many_leases_are_renewed_with_two_requests(
     emptied: Etcd, opened: Callable[..., EtcdBackend], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -84,43 +84,53 @@ class EtcdBackend(Backend):
     ) -> AcquireAnswer:
         """Grant the lease in one transaction, or say who holds it."""
         if queue is None:
-            return self._leases.acquire(name, owner, ttl, floor)
+            with self._ensemble.operation():
+                return self._leases.acquire(name, owner, ttl, floor)
         if not isinstance(queue, EtcdWatch):
             message = f"a {type(queue).__name__} cannot wait for etcd:// leases"
             raise ConfigError(message)
-        return self._line.acquire(name, owner, ttl, floor, queue)
+        with self._ensemble.operation():
+            return self._line.acquire(name, owner, ttl, floor, queue)
 
     def withdraw(self, name: str, owner: Owner) -> None:
         """Leave the line of waiters."""
-        self._line.withdraw(name, owner)
+        with self._ensemble.operation():
+            self._line.withdraw(name, owner)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Keep the server leases alive and confirm each key: two requests for up to 64 grants of one length."""
-        return self._leases.renew(grants)
+        with self._ensemble.operation():
+            return self._leases.renew(grants)
 
     def release(self, grant: Grant) -> bool:
         """Remove the lease's key in one transaction; its removal wakes the first in line."""
-        return self._leases.release(grant)
+        with self._ensemble.operation():
+            return self._leases.release(grant)
 
     def holder(self, name: str) -> LeaseRecord | None:
         """Return who holds it; ``remaining`` is the server's, in whole seconds."""
-        return self._leases.holder(name)
+        with self._ensemble.operation():
+            return self._leases.holder(name)
 
     def leases(self, prefix: str = "") -> list[LeaseRecord]:
         """Return the held leases below a prefix."""
-        return self._leases.leases(prefix)
+        with self._ensemble.operation():
+            return self._leases.leases(prefix)
 
     def break_lease(self, name: str) -> int:
         """Remove the lease's key, whoever's it is."""
-        return self._leases.break_lease(name)
+        with self._ensemble.operation():
+            return self._leases.break_lease(name)
 
     def claim(self, scope: str, claim: Claim) -> None:
         """Register a leader by compare-and-swap."""
-        self._markers.claim(scope, claim)
+        with self._ensemble.operation():
+            self._markers.claim(scope, claim)
 
     def put_marker(self, scope: str, record: MarkerRecord, token: int) -> None:
         """Store a record by compare-and-swap, under an unchanged claim."""
-        self._markers.put(scope, record, token)
+        with self._ensemble.operation():
+            self._markers.put(scope, record, token)
 
     def markers(self, scope: str) -> MarkerView:
         """Return claim and records as they were at one revision."""

@@ -98,7 +98,17 @@ class Ensemble:
         self._order = list(options.endpoints)
         self._token = ""
         self._streams: dict[Message, str] = {}
+        self._operation = threading.local()
         self._closed = False
+
+    @contextlib.contextmanager
+    def operation(self) -> Iterator[None]:
+        """Give all requests that this thread makes in the body the time of one operation together."""
+        self._operation.ends_at = self._clock.now() + self._options.timeout
+        try:
+            yield
+        finally:
+            del self._operation.ends_at
 
     # One request, one reply
 
@@ -110,7 +120,7 @@ class Ensemble:
             LeaseMissing: the request names a server lease that is no more.
         """
         self.check_process(what)
-        ends_at = self._clock.now() + self._options.timeout
+        ends_at = getattr(self._operation, "ends_at", self._clock.now() + self._options.timeout)
         targets = list(self._order)
         share = self._options.timeout * (_SHARE if len(targets) > 1 else 1)
         repeated = False
@@ -153,6 +163,8 @@ class Ensemble:
 
     def _leave(self, target: str, error: grpc.RpcError) -> None:
         """Prefer another endpoint from now on; waiting channels leave one that does not answer, too."""
+        if error.code() is grpc.StatusCode.CANCELLED:
+            return  # by ourselves
         with self._lock:
             if self._order[0] == target:
                 self._order = [*self._order[1:], target]

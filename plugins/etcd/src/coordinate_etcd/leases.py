@@ -77,7 +77,7 @@ class Leases:
         self._base = (0, 0)
         """What we last knew of the base: the revision that wrote it, and its value."""
         probe = messages.transaction(success=[messages.get(keys.base, count_only=True)])
-        self.sessions = Sessions(ensemble, clock, probe)
+        self.sessions = Sessions(ensemble, clock, probe, self._sweep)
 
     # Granting
 
@@ -188,8 +188,7 @@ class Leases:
             answers = self._renew(grants)
         except (BackendUnavailable, LeaseMissing) as error:
             return [Unknown(str(error))] * len(grants)
-        with contextlib.suppress(BackendUnavailable):
-            self.sweep()
+        self._sweep()
         return answers
 
     def _renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
@@ -237,18 +236,15 @@ class Leases:
             return Gone(LossReason.BROKEN)
         return Gone(LossReason.TAKEN if taken else LossReason.EXPIRED)
 
-    def sweep(self) -> None:
-        """Remove keys of ours that nobody here believes in any more.
-
-        Raises:
-            BackendUnavailable: no usable answer; the next renewal tries again.
-        """
-        for key, nonce, note in self.sessions.stale():
-            if key.startswith(self._keys.leases):
-                self._end("let a lease lapse", key, nonce, note)
-            else:
-                self._ensemble.call("leave the line", "Txn", messages.transaction(success=[messages.delete(key)]))
-                self.sessions.forget(key, nonce)
+    def _sweep(self) -> None:
+        """Remove keys of ours that nobody here believes in any more; what fails is tried again next time."""
+        with contextlib.suppress(BackendUnavailable, CorruptRecord):
+            for key, nonce, note in self.sessions.stale():
+                if key.startswith(self._keys.leases):
+                    self._end("let a lease lapse", key, nonce, note)
+                else:
+                    self._ensemble.call("leave the line", "Txn", messages.transaction(success=[messages.delete(key)]))
+                    self.sessions.forget(key, nonce)
 
     # Ending and looking
 

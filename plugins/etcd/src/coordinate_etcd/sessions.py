@@ -23,7 +23,7 @@ from coordinate_etcd.failures import LeaseMissing
 from coordinate_etcd.loader import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from coordinate._clock import Clock
     from coordinate_etcd.ensemble import Ensemble, Reply
@@ -62,10 +62,11 @@ class Session:
 class Sessions:
     """The server leases of one backend, and what hangs on them."""
 
-    def __init__(self, ensemble: Ensemble, clock: Clock, probe: Message) -> None:
+    def __init__(self, ensemble: Ensemble, clock: Clock, probe: Message, sweep: Callable[[], None]) -> None:
         self._ensemble = ensemble
         self._clock = clock
         self._probe = probe
+        self._sweep = sweep
         self._lock = threading.Lock()
         self._making = threading.Lock()
         self._by_length: dict[int, Session] = {}
@@ -86,6 +87,8 @@ class Sessions:
             if session is not None and session.until < self._clock.now() + ttl:
                 alive, _ = self.extend(what, {session.number}, self._probe)
                 session = session if session.number in alive else None
+                # A process that only waits keeps nothing alive that it does not believe in, either.
+                self._sweep()
             if session is None:
                 session = self._by_length[length] = self._open(what, length)
             return session

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import math
 import os
 import queue
 import threading
@@ -62,7 +61,8 @@ class Interest:
 class EtcdWatch(Watch):
     """Reports ends of what waiters stand behind, and changes of watched scopes."""
 
-    poll_interval = math.inf
+    poll_interval = 30.0
+    """The net, under streams that resume: for a store that was replaced by another one behind our back."""
 
     def __init__(self, ensemble: Ensemble, keys: Keys, pass_on: Callable[[Topic], None]) -> None:
         ensemble.check_process(_WHAT)
