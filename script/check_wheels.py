@@ -15,7 +15,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PROJECTS = (ROOT, ROOT / "plugins" / "filelock", ROOT / "plugins" / "etcd")
+PROJECTS = (ROOT, ROOT / "plugins" / "filelock", ROOT / "plugins" / "etcd", ROOT / "plugins" / "zookeeper")
 
 _LOOK = """
 import importlib.metadata, pathlib, sys
@@ -24,11 +24,12 @@ from coordinate._plugins import backend_class, installed
 
 home = pathlib.Path(coordinate.__file__)
 assert home.is_relative_to(sys.prefix), f"imported from {home}"
-for scheme in ("etcd", "etcds", "file", "memory", "redis"):
+for scheme in ("etcd", "etcds", "file", "memory", "redis", "zk", "zookeeper"):
     found = backend_class(scheme)
     assert scheme in found.schemes, found
     print(f"{scheme}:// {found.__module__}.{found.__name__}")
-assert {"etcd", "etcds", "file", "memory", "redis"} <= {row.scheme for row in installed() if row.usable}
+usable = {row.scheme for row in installed() if row.usable}
+assert {"etcd", "etcds", "file", "memory", "redis", "zk", "zookeeper"} <= usable
 assert importlib.metadata.version("coordinate-core") == coordinate.__version__
 """
 

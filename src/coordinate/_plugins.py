@@ -24,7 +24,13 @@ BUILT_IN = {
     "unix": "coordinate.backends.redis:RedisBackend",
     "sentinel": "coordinate.backends.redis:RedisBackend",
 }
-OFFICIAL = {"etcd": "coordinate-etcd", "etcds": "coordinate-etcd", "file": "coordinate-filelock"}
+OFFICIAL = {
+    "etcd": "coordinate-etcd",
+    "etcds": "coordinate-etcd",
+    "file": "coordinate-filelock",
+    "zk": "coordinate-zookeeper",
+    "zookeeper": "coordinate-zookeeper",
+}
 """Schemes of our own plugins and the distribution to install for them."""
 
 

@@ -1,0 +1,28 @@
+"""Requests for `coordinate_zookeeper.session.Session.ask` that many operations make, one for each path of a list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordinate_zookeeper.session import Call
+
+
+def exists(path: str) -> Call:
+    """Ask for the state of a node; None: there is none."""
+    return lambda driver: driver.exists_async(path)
+
+
+def get(path: str) -> Call:
+    """Ask for data and state of a node."""
+    return lambda driver: driver.get_async(path)
+
+
+def delete(path: str) -> Call:
+    """Ask for the removal of a node, whatever its version."""
+    return lambda driver: driver.delete_async(path)
+
+
+def create(path: str) -> Call:
+    """Ask for an empty node that stays."""
+    return lambda driver: driver.create_async(path)

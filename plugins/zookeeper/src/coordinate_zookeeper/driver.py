@@ -1,0 +1,147 @@
+"""kazoo with what it lacks for leases: the granted timeout, a pulse, an end that leaves the session to expire.
+
+kazoo offers none of the three, so this is the one module that touches its insides; the distribution pins its minor
+release. Its log lines are kept here, the last one for error messages, and never reach a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from kazoo.client import KazooClient
+from kazoo.handlers.threading import SequentialThreadingHandler
+from kazoo.protocol.connection import ConnectionHandler
+from kazoo.retry import KazooRetry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinate_zookeeper.address import Address
+
+PULSE = 0.5
+"""Seconds between looks at what has to be given back."""
+_RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0, "max_jitter": 0.4}
+
+# kazoo's worker threads report errors of callbacks here; without any handler Python prints them to stderr.
+logging.getLogger("kazoo").addHandler(logging.NullHandler())
+
+
+class LastWords(logging.Handler):
+    """Keeps the last warning of one client."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.text = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line; its exception, if any, too."""
+        with contextlib.suppress(Exception):
+            error = record.exc_info[1] if record.exc_info else None
+            self.text = record.getMessage() + (f": {error}" if error else "")
+
+
+class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
+    """kazoo's threads, with a regular call from the connection's thread and bounded attempts to connect."""
+
+    def __init__(self, pulse: Callable[[], None], patience: float) -> None:
+        super().__init__()
+        self._pulse = pulse
+        self._patience = patience
+
+    def select(
+        self, rlist: list[object], wlist: list[object], xlist: list[object], timeout: float | None = None
+    ) -> tuple[list[object], list[object], list[object]]:
+        """Wait as asked, in slices: what a slice ends with without an event is not the end of the wait."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            self._pulse()
+            left = PULSE if ends is None else max(0.0, ends - time.monotonic())
+            found: tuple[list[object], list[object], list[object]] = super().select(
+                rlist, wlist, xlist, min(left, PULSE)
+            )
+            if any(found) or (ends is not None and time.monotonic() >= ends):
+                return found
+
+    def create_connection(self, *args: object, **options: object) -> object:
+        """Connect: a host that swallows packets must not cost a whole session timeout."""
+        given = options.get("timeout")
+        if isinstance(given, float):
+            options["timeout"] = min(given, self._patience)
+        return super().create_connection(*args, **options)
+
+
+class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
+    """kazoo's connection that tells when it is authenticated, and with which session timeout."""
+
+    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
+        read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        # kazoo waits two thirds of what the server granted for an answer, and keeps nothing else of it.
+        self.client.welcome(round(read_timeout * 1.5) / 1000)
+        return read_timeout, connect_timeout
+
+    def cut(self) -> None:
+        """Break the connection without a word to the server."""
+        wire = self._socket
+        if wire is not None:
+            with contextlib.suppress(OSError, ValueError):
+                wire.shutdown(socket.SHUT_RDWR)
+
+
+class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
+    """One session with the ensemble.
+
+    Args:
+        address: where to, and as whom.
+        length: the session timeout to ask for, in seconds.
+        welcome: called with the granted session timeout when a connection is ready for requests.
+        pulse: called at least twice a second from the connection's thread; must not block.
+    """
+
+    def __init__(
+        self, address: Address, length: float, welcome: Callable[[float], None], pulse: Callable[[], None]
+    ) -> None:
+        self.last_words = LastWords()
+        logger = logging.Logger("kazoo", logging.WARNING)  # noqa: LOG001 -- outside the tree: nobody's terminal
+        logger.addHandler(self.last_words)
+        super().__init__(
+            hosts=address.hosts,
+            timeout=length,
+            handler=PulsedHandler(pulse, address.timeout),
+            connection_retry=KazooRetry(**_RECONNECT),
+            default_acl=address.acl,
+            logger=logger,
+            **address.access,
+        )
+        self.welcome = welcome
+        former: ConnectionHandler = self._connection
+        self._connection: Connection = Connection(self, former.retry_sleeper, logger, former.sasl_options)
+
+    def end(self, timeout: float) -> None:
+        """Close the session: its nodes go at once. What does not end in time is cut."""
+        worker = self.handler.spawn(self._end)
+        worker.join(timeout)
+        if worker.is_alive():
+            self._connection.cut()
+            worker.join(timeout)
+
+    def abandon(self, timeout: float) -> None:
+        """Disconnect and leave the session to expire, and its nodes with it."""
+        self._stopped.set()
+        self._connection.cut()
+        self._connection.connection_stopped.wait(timeout)
+        worker = self.handler.spawn(self._tidy)
+        worker.join(timeout)
+
+    def _end(self) -> None:
+        with contextlib.suppress(Exception):  # it may fail in any way; the process goes on without it
+            self.stop()
+            self.close()
+
+    def _tidy(self) -> None:
+        with contextlib.suppress(Exception):  # as above
+            self._safe_close()
+            self.close()
