@@ -137,7 +137,12 @@ def _url_from(env: Mapping[str, str]) -> str:
     if not url:
         from coordinate._plugins import backend_class  # noqa: PLC0415 -- loads a plugin: only when needed
 
-        return backend_class(scheme).default_url
+        default = backend_class(scheme).default_url
+        if parse(default).scheme != scheme:
+            # rediss or redis+sentinel must never come to mean a plain server on this host.
+            message = f"COORDINATE_BACKEND={scheme} has no default address: set COORDINATE_URL={scheme}://..."
+            raise ConfigError(message)
+        return default
     if parse(url).base_scheme != scheme.partition("+")[0]:
         message = f"COORDINATE_BACKEND={scheme} contradicts COORDINATE_URL={parse(url)}: unset one"
         raise ConfigError(message)

@@ -105,6 +105,8 @@ def test_contradictions_and_bad_values_are_named() -> None:
         {"COORDINATE_TTL": "soon"},
         {"COORDINATE_TTL": "-1"},
         {"COORDINATE_BACKEND": "no-such"},
+        {"COORDINATE_BACKEND": "redis+sentinel"},
+        {"COORDINATE_BACKEND": "rediss"},
     ):
         with pytest.raises(ConfigError):
             config.load(environ=env)
