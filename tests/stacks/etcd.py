@@ -150,6 +150,12 @@ class Etcd:
         for member in self.members:
             member.kill()
 
+    def remove(self) -> None:
+        """End all members and delete their data: each reserves 128 MB of disk, and their logs tell enough."""
+        self.kill()
+        for member in self.members:
+            shutil.rmtree(self._folder / member.name, ignore_errors=True)
+
 
 @contextlib.contextmanager
 def etcd(folder: Path, members: int = 1, *args: str) -> Iterator[Etcd]:
@@ -159,4 +165,4 @@ def etcd(folder: Path, members: int = 1, *args: str) -> Iterator[Etcd]:
         ensemble.start()
         yield ensemble
     finally:
-        ensemble.kill()
+        ensemble.remove()

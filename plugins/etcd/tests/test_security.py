@@ -44,7 +44,7 @@ def guarded(tmp_path: Path, authority: Authority) -> Iterator[Etcd]:
         ensemble.start()
         yield ensemble
     finally:
-        ensemble.kill()
+        ensemble.remove()
 
 
 def test_mutual_tls(guarded: Etcd, authority: Authority, opened: Callable[..., EtcdBackend], tmp_path: Path) -> None:

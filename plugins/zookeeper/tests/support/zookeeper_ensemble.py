@@ -27,6 +27,8 @@ TICK = 100
 _PORTS = range(10_000, 32_000)
 """Below the ports from which connections start, which come and go between our look and the server's."""
 _JAVA = ("-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.admin.enableServer=false")
+_SMALL = ("-Dzookeeper.preAllocSize=64",)
+"""Kilobytes that a log file reserves on the disk; by default 64 MB each."""
 
 
 def free_port() -> int:
@@ -76,7 +78,7 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("java", *_JAVA, *self._java, "-cp", str(JAR)),
+                    *("java", *_JAVA, *_SMALL, *self._java, "-cp", str(JAR)),
                     *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(config)),
                 ],
                 stdin=subprocess.DEVNULL,
