@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import socket
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -56,6 +57,19 @@ class Stop:
         """Sleep, unless asked to stop."""
         select.select([self], [], [], max(0.0, seconds))
         self.check()
+
+
+def listen(stop: Stop, coordinator: Coordinator | None) -> None:
+    """React to TERM and INT, also as process 1, where there is no default reaction."""
+
+    def ask_to_stop(signum: int, _frame: object) -> None:
+        """End waits of ours, and of the coordinator's if there is one."""
+        stop.set(signum)
+        if coordinator is not None:
+            coordinator.interrupt(signum)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
 
 
 def check_container(settings: Settings) -> None:

@@ -16,9 +16,9 @@ NO_SECRETS = {"DB_ROOT_PASS": "", "ADMIN_PASS": ""}
 # The whole bootstrap, but it waits for a lock for an instant only.
 IMPATIENT = """
 import sys
-from frappe_bootstrap import cli, site_steps
-assert site_steps.LOCKS_TIMEOUT > 1
-site_steps.LOCKS_TIMEOUT = 0.3
+from frappe_bootstrap import cli, work
+assert work.LOCKS_TIMEOUT > 1
+work.LOCKS_TIMEOUT = 0.3
 cli.main(sys.argv[1:])
 """
 HALF_INSTALLED = {"STANDIN_FAIL": "install-app:after_install"}

@@ -1,0 +1,59 @@
+"""The step ready: files that probes of the original image look at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinate.steps import Step
+from frappe_bootstrap import files, image
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coordinate import Coordinator
+    from coordinate.steps import StepContext
+    from frappe_bootstrap.work import Work
+
+KINDS = ("migrated", "apps_installed", "assets_built", "ready")
+
+
+class Mirrors:
+    """Writes the mirrors of what is recorded."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    def step(self) -> Step:
+        """Return the step."""
+        return Step("ready", self._mirror, verify=self._verify)
+
+    def _mirror(self, context: StepContext) -> None:
+        """Write the files that probes of the original image look at; we never read them as truth."""
+        for path in self._mirrors():
+            context.lease.check()
+            self._write_mirror(path, context.lease.token)
+
+    def restore(self, coordinator: Coordinator) -> None:
+        """Write the mirrors that somebody has deleted, although the revision is done.
+
+        Needs no lease: they say what is recorded already, whoever writes them, and each is written at once as a whole.
+        """
+        missing = [path for path in self._mirrors() if not path.exists()]
+        if not missing:
+            return
+        record = coordinator.markers(self._work.scope).view().find("ready", self._work.settings.revision)
+        for path in missing:
+            self._write_mirror(path, record.token if record is not None else 0)
+        self._work.log("ready", f"written again: {', '.join(path.name for path in missing)}")
+
+    def _mirrors(self) -> list[Path]:
+        """Return the paths of the mirrors; ``ready`` is the last one."""
+        kinds = [kind for kind in KINDS if kind != "migrated" or self._work.settings.migrate]
+        return [self._work.settings.sites / image.mirror_name(kind, self._work.settings.revision) for kind in kinds]
+
+    def _write_mirror(self, path: Path, token: int) -> None:
+        files.replace(path, f"site {self._work.settings.site} token {token}\n")
+
+    def _verify(self) -> str | None:
+        missing = [path.name for path in self._mirrors() if not path.exists()]
+        return f"not there: {', '.join(missing)}" if missing else None
