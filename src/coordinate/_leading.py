@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING
 
 from coordinate._supervise import Command, failure
@@ -64,7 +65,7 @@ class StepContext:
         """Merge texts into the marker's notes, durably, before going on."""
         self.record = self._leader.markers.update(self.record, notes=texts)
 
-    def run(
+    def run(  # noqa: PLR0913 - keywords of subprocess, and three of ours
         self,
         argv: Sequence[str],
         *,
@@ -74,17 +75,19 @@ class StepContext:
         stdin: int | None = None,
         name: str = "",
         on_line: Callable[[str], object] | None = None,
+        timeout: float = math.inf,
     ) -> str:
         """Run a guarded command to its end and return the last lines of its output (both streams).
 
-        Its last lines are recorded in the marker about once a second, so others see how far it is.
+        It may take ``timeout`` seconds, and no more than what is left of its attempt at the step. Its last lines are
+        recorded in the marker about once a second, so others see how far it is.
 
         Raises:
             CommandFailed: it ended with a code other than 0.
             LeaseLost, Interrupted, WaitTimeout: it was stopped; all of its descendants are dead.
         """
         # The limit is the attempt's: what earlier commands of it took is gone.
-        left = max(0.0, self._ends_at - self._leader.clock.now())
+        left = min(timeout, max(0.0, self._ends_at - self._leader.clock.now()))
         command = Command(argv, env, cwd, pass_fds, stdin, timeout=left)
         runner = self._leader.member.coordinator.supervise(self.lease, command)
         runner.on_line = on_line

@@ -132,6 +132,7 @@ def run(
     *,
     timeout: float = 3600.0,
     observer: Callable[[Event], object] | None = None,
+    lead: bool = True,
 ) -> Outcome:
     """Bring the plan about together with the rest of the fleet and return when all of it is done.
 
@@ -140,6 +141,7 @@ def run(
         coordinator: leases and markers.
         timeout: longest time in seconds to wait for others; a step of our own is bounded by its own timeout.
         observer: called with each `Event`; must not block.
+        lead: False: only wait for the others; the lease is never asked for.
 
     Raises:
         StepFailed: the failure budget of a step is spent, or it was refused for good, here or elsewhere.
@@ -151,7 +153,9 @@ def run(
     check_revision(plan.revision)
     for step in plan.steps:
         check_name(step.name, "step")
-    return Member(plan, coordinator, timeout, observer or _ignore).run()
+    member = Member(plan, coordinator, timeout, observer or _ignore)
+    member.leads = lead
+    return member.run()
 
 
 class Member:
@@ -172,6 +176,7 @@ class Member:
         self._floor = 0
         self._waited_for = ""
         self.unled = False
+        self.leads = True
         self._dark_since: float | None = None
         self._declined: dict[str, StepDeclined] = {}
         self._seen: MarkerView | None = None
@@ -265,7 +270,7 @@ class Member:
         """Return whether this member may ask for the lease now."""
         if self._clock.now() < self._not_before:
             return False
-        if self._waits_for_another(view):
+        if not self.leads or self._waits_for_another(view):
             # Not even in line for the lease: the turn would be lost on us.
             self._not_before = self._clock.now() + LOOK_EVERY
             return False

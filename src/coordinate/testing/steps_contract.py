@@ -47,6 +47,34 @@ def stored(coordinator: Coordinator, revision: str = "r1") -> MarkerRecord:
 class UnwillingStepsContract:
     """Part of `coordinate.testing.CoordinatorContract`; needs its fixtures."""
 
+    def test_a_member_that_must_not_lead_waits_for_one_that_may(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """It never asks for the lease: alone it comes to the end of its wait; beside a leader it waits for that one."""
+        ran: list[str] = []
+        plan = one_step(lambda _: ran.append("led"))
+        with pytest.raises(WaitTimeout):
+            steps.run(one_step(lambda _: ran.append("follower")), open_coordinator(), timeout=0.3, lead=False)
+        with ThreadPoolExecutor() as pool:
+            follower = pool.submit(
+                steps.run, one_step(lambda _: ran.append("follower")), open_coordinator(), timeout=60.0, lead=False
+            )
+            assert steps.run(plan, open_coordinator(), timeout=60.0) is steps.Outcome.RAN
+            assert follower.result(60) in {steps.Outcome.WAITED, steps.Outcome.ALREADY_DONE}
+        assert ran == ["led"]
+
+    def test_a_command_may_have_a_limit_below_that_of_its_step(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """It is stopped at its own limit, and the attempt has failed with the code of a deadline."""
+
+        def action(context: steps.StepContext) -> None:
+            context.run(["sleep", "60"], timeout=0.3)
+
+        with pytest.raises(StepFailed, match=r"longer than 0\.3 s"):
+            steps.run(one_step(action)._replace(budget=steps.Budget(failures=1)), open_coordinator(), timeout=60.0)
+        assert stored(open_coordinator()).exit_code == WaitTimeout.exit_code
+
     def test_a_refused_step_ends_every_member_after_one_attempt(
         self, open_coordinator: Callable[[], Coordinator]
     ) -> None:
