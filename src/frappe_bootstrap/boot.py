@@ -12,20 +12,21 @@ from frappe_bootstrap import image, steps
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind
-from frappe_bootstrap.waiting import bear_outages, check_container, listen, wait_for_servers
+from frappe_bootstrap.waiting import Ending, bear_outages, check_container, listen, wait_for_servers
 from frappe_bootstrap.work import Work
 
 if TYPE_CHECKING:
+    from coordinate.steps import Event
     from frappe_bootstrap.reporting import Reporter
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
 
-def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> None:
-    """Return when the revision is ready.
+def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> dict[str, int]:
+    """Return when the revision is ready: by scope, the token of the newest leader that has been at work until then.
 
     Raises:
-        CoordinateError: it is not; `frappe_bootstrap.cli.exit_code` says which code that is.
+        CoordinateError: it is not; `frappe_bootstrap.codes.exit_code` says which code that is.
     """
     started = time.monotonic()
     for notice in chosen.notices:
@@ -34,19 +35,39 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> None:
     stop.sleep(chosen.initial_delay)
     bench = Bench(chosen, stop, os.environ)
     with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
-        listen(stop, coordinator)
+        ending = Ending(stop, coordinator, chosen.operation)
         wait_for_servers(chosen, bench, coordinator, stop, reporter.line)
         work = Work(chosen, bench, reporter.output)
         plan = steps.plan(work)._replace(redact=reporter.redact)
-        outcome = run(plan, coordinator, timeout=chosen.boot_timeout, observer=reporter.event)
+        markers = coordinator.markers(work.scope)
+        before = bear_outages(markers.view, chosen.wait_timeout, stop, reporter.line)
+
+        def observe(event: Event) -> None:
+            """Log what happens, and let a signal know whether a step runs."""
+            reporter.event(event)
+            ending.event(event)
+
+        outcome = run(
+            plan,
+            coordinator,
+            timeout=chosen.boot_timeout,
+            observer=observe,
+            lead=chosen.operation.leads,
+        )
+        after = bear_outages(markers.view, chosen.wait_timeout, stop, reporter.line)
+        tokens = [record.token for record in after.records if record.revision == chosen.revision]
+        seen = {work.scope: max(before.claim.token if before.claim is not None else 0, *tokens, 0)}
         if outcome is not Outcome.RAN:
-            steps.Config(work).refresh(coordinator, chosen.boot_timeout)
+            if chosen.operation.leads:
+                steps.Config(work).refresh(coordinator, chosen.boot_timeout)
+                steps.Assets(work).refresh(coordinator, chosen.boot_timeout)
             check_truth(chosen, bench, reporter, stop)
             steps.Mirrors(work).restore(coordinator)
         reporter.line(f"ready ({outcome.value})", elapsed=time.monotonic() - started)
-    listen(stop, None)
+    listen(stop)
     if image.unresolved_assets(chosen.sites):
         reporter.line("some names in assets/assets.json have no file in this container", level="WARNING")
+    return seen
 
 
 def check_truth(chosen: Settings, bench: Bench, reporter: Reporter, stop: Stop) -> None:

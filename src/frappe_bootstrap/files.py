@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _NEW_FILE_MODE = 0o644
+_LARGEST = 16 << 20
+
+
+def read(path: Path) -> str:
+    """Return the text of a plain file, without being held up by anything else of that name.
+
+    Raises:
+        OSError: it is missing, not a plain file (a fifo would keep us waiting), or larger than any file of a bench.
+        ValueError: it is not text.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "is not a plain file", str(path))
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise OSError(errno.EFBIG, f"is larger than {_LARGEST >> 20} MiB", str(path))
+    return data.decode()
 
 
 def replace(path: Path, text: str) -> None:
@@ -35,7 +56,7 @@ def replace(path: Path, text: str) -> None:
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _make_like(descriptor: int, path: Path) -> None:
@@ -51,7 +72,7 @@ def _make_like(descriptor: int, path: Path) -> None:
     os.fchmod(descriptor, old.st_mode & 0o7777)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename survive a crash of the machine."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -9,15 +9,13 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from frappe_bootstrap import settings
+from frappe_bootstrap.codes import EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frappe_bootstrap.reporting import Reporter
     from frappe_bootstrap.waiting import Stop
-
-_NOT_EXECUTABLE = 126
-_NOT_FOUND = 127
 
 
 def hand_over(command: Sequence[str], reporter: Reporter, stop: Stop) -> NoReturn:
@@ -36,10 +34,10 @@ def hand_over(command: Sequence[str], reporter: Reporter, stop: Stop) -> NoRetur
         os.execvpe(command[0], list(command), environ)  # noqa: S606 -- becoming the command is the point
     except FileNotFoundError:
         reporter.line(f"{command[0]}: not found", level="ERROR")
-        sys.exit(_NOT_FOUND)
+        sys.exit(EXIT_NOT_FOUND)
     except OSError as error:
         reporter.line(f"{command[0]}: {error.strerror}", level="ERROR")
-        sys.exit(_NOT_EXECUTABLE)
+        sys.exit(EXIT_NOT_EXECUTABLE)
 
 
 def _reap() -> None:

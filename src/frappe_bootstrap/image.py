@@ -73,7 +73,7 @@ def mirror_name(kind: str, revision: str) -> str:
 def unresolved_assets(sites: Path) -> list[str] | None:
     """Return the names in ``assets/assets.json`` whose file is not there; None: there is no usable map."""
     try:
-        names = json.loads((sites / "assets" / "assets.json").read_text(encoding="utf-8"))
+        names = json.loads(files.read(sites / "assets" / "assets.json"))
     except (OSError, ValueError):
         return None
     if not isinstance(names, dict) or not names:
@@ -86,7 +86,5 @@ def forget_assets(sites: Path, names: Sequence[str]) -> None:
     stale = set(names) & set(unresolved_assets(sites) or [])
     if stale:
         path = sites / "assets" / "assets.json"
-        kept = {
-            name: value for name, value in json.loads(path.read_text(encoding="utf-8")).items() if name not in stale
-        }
+        kept = {name: value for name, value in json.loads(files.read(path)).items() if name not in stale}
         files.replace(path, json.dumps(kept, indent=4))

@@ -34,6 +34,34 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``WAIT_TIMEOUT``               seconds to wait for the servers; default 300
 ``BOOT_TIMEOUT``               seconds to wait for the revision to be ready; default 3600
 ``STEP_TIMEOUT``               seconds that one attempt at a step may take; then it has failed; default 14400
+``BOOTSTRAP_ROLE``             ``auto`` (default); ``follow``: never leads, needs no secret of root; ``once``: ends
+                               with 0 when all is done, COMMAND is not started (a Job, an init container)
+``BOOTSTRAP_MODE``             ``exec`` (default): COMMAND replaces this process; ``supervise``: it runs under it
+``BOOTSTRAP_STATE_DIR``        folder of the file that the probes read; default: in /run, /dev/shm or /tmp
+``ON_UPGRADE``                 supervised, when a newer revision begins its work: ``unready`` (default), ``stop``
+                               (COMMAND gets SIGTERM, then exit code 87), or ``ignore``
+``STOP_POLICY``                SIGTERM while a step runs: ``abort`` it at once (default) or ``finish`` it first
+``STOP_GRACE``                 seconds that ``finish`` may take; a second signal aborts at once; default 3600
+``PRE_CONFIG_HOOK``            program to run before the step config; if it fails, the step has not begun. Its
+                               environment: FRAPPE_SITE, BOOTSTRAP_REVISION, BOOTSTRAP_TOKEN, BOOTSTRAP_STEP
+``POST_CONFIG_HOOK``           the same, after it; if it fails, the step has failed
+``PRE_SITE_HOOK``              before a site is created
+``POST_SITE_HOOK``             after that
+``PRE_MIGRATE_HOOK``           before the migration: the place for a backup
+``POST_MIGRATE_HOOK``          after that
+``PRE_APPS_HOOK``              before apps are installed
+``POST_APPS_HOOK``             after that
+``PRE_ASSETS_HOOK``            before assets are linked or built
+``POST_ASSETS_HOOK``           after that
+``PRE_READY_HOOK``             before the revision is announced as ready
+``POST_READY_HOOK``            after that
+``HOOK_TIMEOUT``               seconds that a hook may take; default 600
+``SITE_TIMEOUT``               instead of STEP_TIMEOUT for the step site
+``MIGRATE_TIMEOUT``            the same for the step migrate
+``APPS_TIMEOUT``               the same for the step apps
+``ASSETS_TIMEOUT``             the same for the step assets
+``BAKED_ASSETS``               folder of the image that holds its assets; default ``assets`` in the bench. The same path
+                               in all images: sites/assets becomes a link to it
 ``STEP_STALE_SECS``            age in seconds at which a marker without a token is taken over; default 1800
 ``FOLLOWER_WAIT_SECS``         seconds to wait before anything else; default 0
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
@@ -60,7 +88,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from coordinate.errors import ConfigError
-from frappe_bootstrap import servers
+from frappe_bootstrap import operation, servers
 from frappe_bootstrap.reader import Reader
 
 if TYPE_CHECKING:
@@ -114,6 +142,7 @@ VARIABLES = SECRETS.union(
         "REBUILD_ASSETS_ON_BOOT",
         "ENABLE_SCHEDULER",
     },
+    operation.VARIABLES,
 )
 USUAL_BENCH = "/home/frappe/frappe-bench"
 _SITE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
@@ -147,6 +176,7 @@ class Settings:
     boot_timeout: float
     step_timeout: float
     stale_after: float
+    operation: operation.Operation
     notices: tuple[str, ...]
     secrets: frozenset[str] = field(repr=False)
 
@@ -210,6 +240,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         boot_timeout=reader.number("BOOT_TIMEOUT", 3600.0),
         step_timeout=reader.number("STEP_TIMEOUT", 14400.0),
         stale_after=reader.number("STEP_STALE_SECS", 1800.0),
+        operation=operation.load(reader, bench),
         notices=tuple(reader.notices),
         secrets=frozenset(reader.secrets),
     )

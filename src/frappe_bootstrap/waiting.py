@@ -5,28 +5,25 @@ from __future__ import annotations
 import os
 import select
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
-from frappe_bootstrap import inspection
+from frappe_bootstrap import inspection, redis_link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from urllib.parse import SplitResult
 
     from coordinate import Coordinator
+    from coordinate.steps import Event
     from frappe_bootstrap.bench import Bench
+    from frappe_bootstrap.operation import Operation
     from frappe_bootstrap.settings import Settings
 
 Seen = TypeVar("Seen")
 
-_REDIS_TIMEOUT = 3.0
-_REDIS_PORT = 6379
-_LONGEST_ANSWER = 4096
 _PAUSE = 0.5
 _LONGEST_PAUSE = 3.0
 
@@ -59,17 +56,58 @@ class Stop:
         self.check()
 
 
-def listen(stop: Stop, coordinator: Coordinator | None) -> None:
+def listen(stop: Stop) -> None:
     """React to TERM and INT, also as process 1, where there is no default reaction."""
-
-    def ask_to_stop(signum: int, _frame: object) -> None:
-        """End waits of ours, and of the coordinator's if there is one."""
-        stop.set(signum)
-        if coordinator is not None:
-            coordinator.interrupt(signum)
-
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
+        signal.signal(number, lambda signum, _: stop.set(signum))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+class Ending:
+    """What a signal does while there is a coordinator: the running step is stopped at once, or ends first.
+
+    Args:
+        stop: ends waits of ours.
+        coordinator: its waits and guarded commands are ended, too.
+        operation: STOP_POLICY and STOP_GRACE.
+    """
+
+    def __init__(self, stop: Stop, coordinator: Coordinator, operation: Operation) -> None:
+        self._stop = stop
+        self._coordinator = coordinator
+        self._finish = operation.stop_policy == "finish"
+        self._grace = operation.stop_grace
+        self._at_work = False
+        self._asked = 0
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._hear)
+        signal.signal(signal.SIGALRM, lambda *_: self._end(self._asked))
+
+    def event(self, event: Event) -> None:
+        """Follow the plan: a step begins, a step ends."""
+        if event.kind == "begin":
+            self._at_work = True
+        elif event.kind in _STEP_ENDS:
+            self._at_work = False
+            if self._asked:
+                self._end(self._asked)
+
+    def _hear(self, signum: int, _frame: object) -> None:
+        if not self._finish or not self._at_work or self._asked:
+            self._end(signum)
+            return
+        self._asked = signum
+        # Every step has an end, but nobody waits for it for longer than this.
+        signal.setitimer(signal.ITIMER_REAL, max(self._grace, 0.001))
+
+    def _end(self, signum: int) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        self._stop.set(signum)
+        self._coordinator.interrupt(signum)
+
+
+_STEP_ENDS = frozenset({"done", "failed", "refused", "declined", "interrupted", "lost", "stale", "unavailable"})
 
 
 def check_container(settings: Settings) -> None:
@@ -154,7 +192,7 @@ def bear_outages(look: Callable[[], Seen], limit: float, stop: Stop, log: Callab
             return look()
         except BackendUnavailable as error:
             if time.monotonic() >= ends_at:
-                message = f"no look at the site succeeded within {limit:g} s (WAIT_TIMEOUT): {error}"
+                message = f"no look succeeded within {limit:g} s (WAIT_TIMEOUT): {error}"
                 raise BackendUnavailable(message) from error
             if str(error) != told:
                 told = str(error)
@@ -174,52 +212,10 @@ def _lease_store(coordinator: Coordinator) -> str | None:
 def ping_redis(url: str) -> str | None:
     """Return why a Redis server cannot be used, or None."""
     parts = urlsplit(url)
-    plain = parts.scheme == "redis" and not parts.query
     try:
-        reason = _ask_redis(parts) if plain else _ask_redis_by_client(url)
+        redis_link.ask(url, "PING")
     except OSError as error:
-        reason = str(error)
-    return f"{parts.hostname}:{parts.port}: {reason}" if reason else None
-
-
-def _ask_redis(parts: SplitResult) -> str | None:
-    """Log in and ping over a plain socket: to import the client library costs more than the rest of our start."""
-    commands = [["PING"]]
-    if database := parts.path.strip("/"):
-        commands.insert(0, ["SELECT", database])
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if user or password:
-        commands.insert(0, ["AUTH", user, password] if user else ["AUTH", password])
-    with (
-        socket.create_connection((parts.hostname or "", parts.port or _REDIS_PORT), _REDIS_TIMEOUT) as link,
-        link.makefile("rb") as answers,
-    ):
-        for command in commands:
-            words = [f"${len(word.encode())}\r\n{word}\r\n" for word in command]
-            link.sendall(f"*{len(words)}\r\n{''.join(words)}".encode())
-            answer = answers.readline(_LONGEST_ANSWER)
-            if not answer.startswith(b"+"):
-                return answer[1:].decode(errors="replace").strip() or "it closed the connection"
-    return None
-
-
-def _ask_redis_by_client(url: str) -> str | None:
-    """The same with all that a URL can say, TLS and its options among it."""
-    import redis  # noqa: PLC0415 -- loaded when it is needed
-    from redis.backoff import NoBackoff  # noqa: PLC0415
-    from redis.retry import Retry  # noqa: PLC0415
-
-    try:
-        with redis.Redis.from_url(
-            url,
-            protocol=2,
-            socket_timeout=_REDIS_TIMEOUT,
-            socket_connect_timeout=_REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        ) as client:
-            client.ping()
-    except redis.RedisError as error:
-        return str(error)
+        return f"{parts.hostname}:{parts.port}: {error}"
     return None
 
 

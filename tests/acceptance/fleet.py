@@ -40,7 +40,12 @@ class Container:
         """Boot it; its command writes down its environment and when it began, and ends."""
         self.served.unlink(missing_ok=True)
         script = f"env > {self.served}.new; date +%s.%N >> {self.served}.new; mv {self.served}.new {self.served}"
-        environ = self.fleet.environ | {"BENCH_DIR": str(self.bench), "COORDINATE_HOLDER": self.name} | env
+        environ = self.fleet.environ | {
+            "BENCH_DIR": str(self.bench),
+            "BOOTSTRAP_STATE_DIR": str(self.bench / "state"),
+            "COORDINATE_HOLDER": self.name,
+            **env,
+        }
         self.started = time.time()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

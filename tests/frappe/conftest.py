@@ -57,7 +57,12 @@ class Fleet:
             self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
         child = subprocess.Popen(
             [sys.executable, *(["-c", program] if program else ["-m", "frappe_bootstrap.cli"]), *command],
-            env={**self.environ, "BENCH_DIR": str(self.benches[number]), **environ},
+            env={
+                **self.environ,
+                "BENCH_DIR": str(self.benches[number]),
+                "BOOTSTRAP_STATE_DIR": str(self.benches[number] / "state"),
+                **environ,
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -25,7 +25,7 @@ from coordinate.errors import (
 )
 from coordinate.types import MarkerRecord, MarkerState
 from frappe_bootstrap import config_files, files, image, settings
-from frappe_bootstrap.cli import exit_code
+from frappe_bootstrap.codes import exit_code
 from frappe_bootstrap.reporting import Redactor, Reporter
 from frappe_bootstrap.waiting import Stop, bear_outages, check_container, ping_redis
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinate.steps import Plan
+from frappe_bootstrap import hooks
 from frappe_bootstrap.steps.apps import Apps
 from frappe_bootstrap.steps.assets import Assets
 from frappe_bootstrap.steps.config import Config
@@ -26,7 +27,11 @@ def plan(work: Work) -> Plan:
     """Return the plan of a site, the same in every member of the fleet."""
     settings = work.settings
     parts = (Config(work), Creation(work), Migration(work), Apps(work), Assets(work), Mirrors(work))
-    steps = [part.step()._replace(timeout=settings.step_timeout) for part in parts]
+    limits = settings.operation.step_timeouts
+    steps = [
+        hooks.around(step, work)._replace(timeout=limits.get(step.name, settings.step_timeout))
+        for step in (part.step() for part in parts)
+    ]
     wanted = [step for step in steps if step.name != "migrate" or settings.migrate]
     return Plan(work.scope, settings.revision, wanted, stale_after=settings.stale_after)
 

@@ -1,43 +1,104 @@
-"""The step assets: every name in the map of bundles has its file."""
+"""The step assets: the image's own assets are linked; without any, every name in the map of bundles has its file."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from coordinate.errors import ConfigError
 from coordinate.steps import Step
-from frappe_bootstrap import image
+from frappe_bootstrap import image, volume
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from coordinate import Coordinator
     from coordinate.steps import StepContext
     from frappe_bootstrap.work import Work
 
 
 class Assets:
-    """Builds the assets where that is wanted."""
+    """Links the assets of the image, or builds them on the volume where that is wanted."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
+        self._sites = work.settings.sites
+        self._baked = work.settings.operation.baked_assets
 
     def step(self) -> Step:
         """Return the step."""
-        return Step("assets", self._build, verify=self._verify, settled=self._work.settle)
+        return Step("assets", self._assets, verify=self.amiss, settled=self._work.settle)
+
+    @property
+    def linked(self) -> bool:
+        """Return whether this image brings its assets, and nobody has asked for others."""
+        return self._work.settings.rebuild != "always" and (self._baked / "assets.json").is_file()
+
+    def amiss(self) -> str | None:
+        """Return what is wrong with the assets, or None."""
+        if self.linked:
+            right = volume.is_linked(self._sites, self._baked)
+            return None if right else f"{self._sites / 'assets'} is not the link to {self._baked}"
+        if self._work.settings.rebuild == "never":
+            return None
+        unresolved = image.unresolved_assets(self._sites)
+        if unresolved is None:
+            return "there is no usable assets/assets.json"
+        return f"{len(unresolved)} names in assets.json have no file, such as {unresolved[0]}" if unresolved else None
+
+    def refresh(self, coordinator: Coordinator, timeout: float) -> None:
+        """Link the assets although the revision is done: the volume may have been back at the original image."""
+        if not self.linked or self.amiss() is None:
+            return
+        lease = coordinator.lease(self._work.scope)
+        lease.acquire(timeout)
+        with lease:
+            try:
+                volume.link(self._sites, self._baked, lease.check)
+            except OSError as error:
+                message = f"the image's assets cannot be linked: {error}"
+                raise ConfigError(message) from error
+        self._work.log("assets", f"linked again: {self._baked}")
+
+    def _assets(self, context: StepContext) -> None:
+        self._work.resume(context)
+        if self.linked:
+            self._link(context)
+            return
+        wanted = self.amiss() is not None
+        if self._work.settings.rebuild == "always" or (self._work.settings.rebuild == "auto" and wanted):
+            self._build(context)
+
+    def _link(self, context: StepContext) -> None:
+        if self.amiss() is None:
+            return
+        try:
+            volume.link(self._sites, self._baked, context.lease.check)
+        except OSError as error:
+            self._decline(f"the image's assets cannot be linked: {error}; is sites/assets a mount of its own?")
+        self._work.log("assets", f"linked: {self._baked}")
 
     def _build(self, context: StepContext) -> None:
-        self._work.resume(context)
-        unresolved = image.unresolved_assets(self._work.settings.sites)
-        wanted = unresolved is None or bool(unresolved)
-        if self._work.settings.rebuild == "never" or (self._work.settings.rebuild == "auto" and not wanted):
-            return
+        if fixed := self._unwritable():
+            self._decline(
+                f"building assets at boot writes {fixed}, which is read-only: use an image that brings its assets, "
+                "set REBUILD_ASSETS_ON_BOOT=0, or give the container a writable root file system"
+            )
+        if (self._sites / "assets").is_symlink():
+            # A build must not write through a link into an image.
+            self._work.log("assets", volume.release(self._sites, context.lease.check))
+        unresolved = image.unresolved_assets(self._sites)
         self._work.write_apps(context)
         self._work.command(context, "build", "--production")
         context.lease.check()
         # A build keeps the names of an older map that nothing writes any more: they would never resolve.
-        image.forget_assets(self._work.settings.sites, unresolved or [])
+        image.forget_assets(self._sites, unresolved or [])
 
-    def _verify(self) -> str | None:
-        if self._work.settings.rebuild == "never":
-            return None
-        unresolved = image.unresolved_assets(self._work.settings.sites)
-        if unresolved is None:
-            return "there is no usable assets/assets.json"
-        return f"{len(unresolved)} names in assets.json have no file, such as {unresolved[0]}" if unresolved else None
+    def _unwritable(self) -> Path | None:
+        """Return where a build could not write its bundles."""
+        folders = [self._work.settings.bench / "apps" / app / app / "public" for app in self._work.image]
+        return next((folder for folder in folders if folder.is_dir() and not os.access(folder, os.W_OK)), None)
+
+    def _decline(self, reason: str) -> None:
+        """Leave it to a replica whose container can: nothing is held against the step."""
+        self._work.decline(reason, ConfigError.exit_code, 0.0)

@@ -21,11 +21,11 @@ class Config:
 
     def step(self) -> Step:
         """Return the step."""
-        return Step("config", self._configure, verify=self._verify)
+        return Step("config", self._configure, verify=self.amiss)
 
     def refresh(self, coordinator: Coordinator, timeout: float) -> None:
         """Write the common config if it is not what the environment says, although the revision is done."""
-        if self._verify() is None:
+        if self.amiss() is None:
             return
         lease = coordinator.lease(self._work.scope)
         lease.acquire(timeout)
@@ -39,7 +39,8 @@ class Config:
         changed = config_files.write_common(self._work.settings)
         self._work.log("config", "common_site_config.json " + ("written" if changed else "is as it should be"))
 
-    def _verify(self) -> str | None:
+    def amiss(self) -> str | None:
+        """Return what is wrong with the common config file, or None."""
         path = self._work.settings.sites / "common_site_config.json"
         found, wanted = config_files.read(path), config_files.common_keys(self._work.settings)
         wrong = [key for key, value in wanted.items() if found.get(key) != value]

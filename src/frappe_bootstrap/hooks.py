@@ -1,0 +1,78 @@
+"""Hooks around the steps: programs of the operator, functions of plugins; all of them under the lease.
+
+A hook before a step comes before the first effect of the step itself: when it fails, the database, the maintenance
+flag and the record in the database are as they were. A hook after a step comes when the step's result is there, and
+before the step is recorded as done: when it fails, the step is done again, so hooks must be re-runnable, as steps are.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING
+
+from coordinate.errors import CommandFailed
+from frappe_bootstrap.settings import child_environment
+
+if TYPE_CHECKING:
+    import pluggy
+
+    from coordinate.steps import Step, StepContext
+    from frappe_bootstrap.work import Work
+
+
+def around(step: Step, work: Work) -> Step:
+    """Return a step with its hooks."""
+
+    def action(context: StepContext) -> None:
+        """Run what comes before, the step, and what comes after."""
+        _call("pre", context, work)
+        step.action(context)
+        if ("post", step.name) in work.settings.operation.hooks or plugins().get_plugins():
+            reason = step.verify() if step.verify is not None else None
+            if reason is not None:
+                message = f"{step.name} ended well but its result is not there: {reason}"
+                raise CommandFailed(message, 1, message)
+            _call("post", context, work)
+
+    return step._replace(action=action)
+
+
+def _call(phase: str, context: StepContext, work: Work) -> None:
+    context.lease.check()
+    chosen, step = work.settings, context.record.step
+    hooks = plugins().hook
+    call = hooks.frappe_bootstrap_before_step if phase == "pre" else hooks.frappe_bootstrap_after_step
+    call(step=step, site=chosen.site, revision=chosen.revision, token=context.lease.token, check=context.lease.check)
+    context.lease.check()
+    program = chosen.operation.hooks.get((phase, step))
+    if program is None:
+        return
+    facts = {
+        "FRAPPE_SITE": chosen.site,
+        "BOOTSTRAP_REVISION": chosen.revision,
+        "BOOTSTRAP_TOKEN": str(context.lease.token),
+        "BOOTSTRAP_STEP": step,
+    }
+    context.run(
+        [program],
+        env={**child_environment(os.environ), **facts},
+        cwd=str(chosen.bench),
+        name=f"{phase.upper()}_{step.upper()}_HOOK",
+        on_line=lambda text: work.log(step, f"{phase} hook: {text}"),
+        timeout=chosen.operation.hook_timeout,
+    )
+
+
+@functools.cache
+def plugins() -> pluggy.PluginManager:
+    """Return the installed hooks; loaded by whoever leads, once."""
+    import pluggy  # noqa: PLC0415 -- followers need none of it
+
+    from frappe_bootstrap import hookspecs  # noqa: PLC0415
+
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.load_setuptools_entrypoints(hookspecs.GROUP)
+    manager.check_pending()
+    return manager
