@@ -36,7 +36,7 @@ _FORWARDED = (
     signal.SIGWINCH,
     signal.SIGCONT,
 )
-_WATCH_AGAIN = 5.0
+_WATCH_AGAIN = 2.0
 _NAP = 1.0
 
 

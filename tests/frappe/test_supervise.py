@@ -1,0 +1,216 @@
+"""BOOTSTRAP_MODE=supervise, roles, and what a signal does while a step runs; real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from coordinate import connect
+from coordinate.testing import eventually
+from frappe_bootstrap import probes
+from tests.frappe.conftest import LIMIT, Fleet, done_steps
+from tests.standin.fleet import Gate
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SUPERVISED = {"BOOTSTRAP_MODE": "supervise"}
+# Says which signals it gets; ends at the second TERM only, in its own time, as a worker that finishes its job.
+LISTENER = """
+import os, signal, sys, time
+heard = []
+def hear(number, _):
+    heard.append(number)
+    print(signal.Signals(number).name, flush=True)
+    if heard.count(signal.SIGTERM) == 2:
+        sys.exit(7)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT):
+    signal.signal(number, hear)
+print("up", os.getsid(0) == os.getpid(), flush=True)
+while True:
+    time.sleep(60)
+"""
+
+
+def read_until(child: subprocess.Popen[str], words: str) -> None:
+    """Return when a replica has logged something."""
+    assert child.stderr
+    while words not in (line := child.stderr.readline()):
+        assert line, f"it ended without: {words}"
+
+
+def said(fleet: Fleet, number: int = 0) -> dict[str, object]:
+    """Return what a replica says to its probes."""
+    return probes.read({"BOOTSTRAP_STATE_DIR": str(fleet.benches[number] / "state")})
+
+
+def begin(fleet: Fleet, step: str, revision: str) -> None:
+    """Let another revision's leader begin a step and leave it so."""
+    with connect(f"file://{fleet.root}/lease", markers_url=f"file://{fleet.sites}/.frappe_bootstrap") as coordinator:
+        markers = coordinator.markers("frappe/s1")
+        floor = markers.view().claim
+        lease = coordinator.lease("frappe/s1")
+        lease.acquire(60)
+        with lease:
+            assert floor is not None
+            assert lease.token > floor.token
+            markers.claim(lease, coordinator.backend.store_id)
+            markers.begin(step, revision)
+
+
+def test_a_supervised_command_gets_every_signal_and_decides_itself_when_it_ends(fleet: Fleet) -> None:
+    """Hazard 19: its own session, its own grace; its exit code is ours."""
+    child = fleet.start(sys.executable, "-c", LISTENER, **SUPERVISED)
+    assert child.stdout
+    assert child.stdout.readline() == "up True\n"
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT, signal.SIGTERM):
+        child.send_signal(number)
+        assert child.stdout.readline() == f"{number.name}\n"
+    assert said(fleet)["state"] == "serving"
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=LIMIT)
+    assert child.returncode == 7, err
+
+
+def test_a_supervised_command_that_is_killed_or_missing_shows_as_in_a_shell(fleet: Fleet) -> None:
+    """128 + n, 127, 126; and no secret in its environment."""
+    assert fleet.run("sh", "-c", "kill -KILL $$", **SUPERVISED)[0] == 137
+    assert fleet.run("no-such-program", **SUPERVISED)[0] == 127
+    assert fleet.run(os.devnull, **SUPERVISED)[0] == 126
+    code, out, _ = fleet.run("env", **SUPERVISED)
+    assert code == 0
+    assert not [canary for canary in fleet.canaries.values() if canary in out]
+    assert "SITE=s1" in out
+
+
+def test_as_process_1_it_reaps_orphans(fleet: Fleet) -> None:
+    """In a pid namespace of its own, as in a container: whoever loses its parent comes to us, and is not left dead."""
+    assert fleet.run()[0] == 0
+    orphan = "sh -c 'sleep 0.2 & :'; sleep 1; cat /proc/[0-9]*/stat"
+    script = f'exec {sys.executable} -m frappe_bootstrap -- sh -c "{orphan}"'
+    done = subprocess.run(
+        ["/usr/bin/unshare", "--pid", "--fork", "--mount-proc", "sh", "-c", script],
+        env={**fleet.environ, **SUPERVISED, "BENCH_DIR": str(fleet.benches[0]), "BOOTSTRAP_STATE_DIR": str(fleet.root)},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    states = {line.rpartition(")")[2].split()[0] for line in done.stdout.splitlines()}
+    assert "1 (" in done.stdout
+    assert "Z" not in states
+
+
+def test_a_newer_revision_makes_it_unready_until_its_record_is_cleared(fleet: Fleet) -> None:
+    """Hazard 11, point 13: N-1 under our supervision does not serve while N changes the schema; it does again after."""
+    child = fleet.start("sleep", "600", **SUPERVISED)
+    read_until(child, "starting sleep")
+    eventually(lambda: said(fleet).get("state") == "serving", within=30, what="serving")
+    begin(fleet, "config", "2")
+    begin(fleet, "migrate", "2")
+    read_until(child, "revision 2 has begun its work; ON_UPGRADE=unready")
+    eventually(lambda: said(fleet).get("state") == "unready", within=30, what="unready")
+    assert probes.answer("live", {"BOOTSTRAP_STATE_DIR": str(fleet.benches[0] / "state")})[0]
+    fleet.reset("migrate", "2")
+    read_until(child, "ready again")
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=LIMIT)
+    assert child.returncode == 128 + signal.SIGTERM
+
+
+def test_a_newer_revision_stops_the_command_where_that_is_asked_for(fleet: Fleet) -> None:
+    """ON_UPGRADE=stop: it gets SIGTERM and its own time; 87 says why the container ended."""
+    child = fleet.start(sys.executable, "-c", LISTENER, **SUPERVISED, ON_UPGRADE="stop")
+    assert child.stdout
+    assert child.stdout.readline() == "up True\n"
+    begin(fleet, "migrate", "2")
+    assert child.stdout.readline() == "SIGTERM\n"
+    assert said(fleet)["state"] == "stopping"
+    child.send_signal(signal.SIGTERM)
+    _, err = child.communicate(timeout=LIMIT)
+    assert child.returncode == 87, err
+
+
+def test_a_watcher_that_dies_is_started_again(fleet: Fleet) -> None:
+    """It is a process of its own: killing it neither ends the command nor blinds us for long."""
+    child = fleet.start("sleep", "600", **SUPERVISED)
+    read_until(child, "starting sleep")
+
+    def watchers() -> list[int]:
+        """Return the child processes that watch."""
+        return [
+            process.pid
+            for process in psutil.Process(child.pid).children()
+            if "frappe_bootstrap.watch" in process.cmdline()
+        ]
+
+    eventually(lambda: len(watchers()) == 1, within=30, what="a watcher")
+    (first,) = watchers()
+    os.kill(first, signal.SIGKILL)
+    begin(fleet, "migrate", "2")
+    read_until(child, "revision 2 has begun its work")
+    (second,) = watchers()
+    assert second != first
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=LIMIT)
+    eventually(lambda: not psutil.pid_exists(second), within=30, what="the end of the watcher")
+
+
+def test_a_follower_never_leads_and_serves_when_another_has_done_the_work(fleet: Fleet) -> None:
+    """Point 26: it needs no secret of root; alone it ends with 124."""
+    follow = {"BOOTSTRAP_ROLE": "follow", "DB_ROOT_PASS": "", "ADMIN_PASS": ""}
+    code, _, err = fleet.run("echo", "serving", **follow, BOOT_TIMEOUT="1")
+    assert code == 124, err
+    assert fleet.commands() == {}
+    follower = fleet.start("echo", "serving", **follow)
+    read_until(follower, "waiting")
+    assert fleet.run()[0] == 0
+    out, err = follower.communicate(timeout=LIMIT)
+    assert (follower.returncode, out, done_steps(err)) == (0, "serving\n", [])
+
+
+def test_once_ends_with_0_and_starts_no_command(fleet: Fleet) -> None:
+    """Point 26: a Job, an init container, the configurator of compose."""
+    code, out, err = fleet.run("echo", "serving", BOOTSTRAP_ROLE="once")
+    assert (code, out) == (0, ""), err
+    assert fleet.record("ready")["state"] == "done"
+    code, out, _ = fleet.run("echo", "serving", BOOTSTRAP_ROLE="once")
+    assert (code, out) == (0, "")
+    assert fleet.run("echo", BOOTSTRAP_ROLE="sometimes")[0] == 78
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_step_may_be_finished_before_a_signal_ends_the_replica(fleet: Fleet, tmp_path: Path, signals: int) -> None:
+    """Hazard 19, point 25: an hour-long ALTER does not start again at every drain; a second signal aborts at once."""
+    gate = Gate(tmp_path, "migrate:locked")
+    child = fleet.start(**gate.environ, STOP_POLICY="finish")
+    gate.wait()
+    for _ in range(signals):
+        child.terminate()
+        time.sleep(0.3)
+    if signals == 1:
+        assert fleet.record("migrate")["state"] == "in progress"
+        gate.open()
+    _, err = child.communicate(timeout=LIMIT)
+    assert child.returncode == 128 + signal.SIGTERM, err
+    assert fleet.record("migrate")["state"] == ("done" if signals == 1 else "interrupted")
+    assert fleet.record("apps") == {}
+
+
+def test_finishing_a_step_has_an_end_too(fleet: Fleet, tmp_path: Path) -> None:
+    """STOP_GRACE: then it is aborted as by default."""
+    gate = Gate(tmp_path, "migrate:locked")
+    child = fleet.start(**gate.environ, STOP_POLICY="finish", STOP_GRACE="0.5")
+    gate.wait()
+    child.terminate()
+    child.communicate(timeout=LIMIT)
+    assert child.returncode == 128 + signal.SIGTERM
+    assert fleet.record("migrate")["state"] == "interrupted"
