@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -36,7 +38,7 @@ def main(command: str, words: Sequence[str]) -> int:
     try:
         chosen = settings.load(os.environ)
         redact = Redactor(chosen.secrets)
-        with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
+        with connect(chosen.lease_url, markers_url=_markers_url(chosen), ttl=chosen.ttl) as coordinator:
             run = {"status": _status, "plan": _plan, "release-volume": _release}[command]
             text = run(_works(chosen, stop), coordinator, words)
     except CoordinateError as error:
@@ -47,6 +49,13 @@ def main(command: str, words: Sequence[str]) -> int:
         return codes.EXIT_INTERNAL
     sys.stdout.write(redact(f"{text}\n"))
     return 0
+
+
+def _markers_url(chosen: Settings) -> str:
+    """Return where the records are: nowhere, if that would be a folder which asking alone would create."""
+    parts = urlsplit(chosen.markers_url)
+    absent = parts.scheme == "file" and not Path(unquote(parts.path)).exists()
+    return "memory://" if absent else chosen.markers_url
 
 
 def _log(step: str, text: str) -> None:
