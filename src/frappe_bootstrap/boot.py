@@ -1,4 +1,4 @@
-"""One boot: wait for the servers, bring the site to the revision with the fleet, do not believe records alone."""
+"""One boot: wait for the servers, bring every site to the revision with the fleet, do not believe records alone."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 from typing import TYPE_CHECKING
 
 from coordinate import connect
-from coordinate.steps import Outcome, run
+from coordinate.steps import run
 from frappe_bootstrap import image, steps
 from frappe_bootstrap.bench import Bench
-from frappe_bootstrap.codes import refuse
-from frappe_bootstrap.inspection import Kind
-from frappe_bootstrap.waiting import bear_outages, check_container, listen, wait_for_servers
+from frappe_bootstrap.one_site import Site
+from frappe_bootstrap.reporting import Reporter
+from frappe_bootstrap.sites import Sites
+from frappe_bootstrap.waiting import check_container, listen, wait_for_servers
 from frappe_bootstrap.work import Work
 
 if TYPE_CHECKING:
-    from frappe_bootstrap.reporting import Reporter
+    from coordinate import Coordinator
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
@@ -36,36 +37,35 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> None:
     with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
         listen(stop, coordinator)
         wait_for_servers(chosen, bench, coordinator, stop, reporter.line)
-        work = Work(chosen, bench, reporter.output)
-        plan = steps.plan(work)._replace(redact=reporter.redact)
-        outcome = run(plan, coordinator, timeout=chosen.boot_timeout, observer=reporter.event)
-        if outcome is not Outcome.RAN:
-            steps.Config(work).refresh(coordinator, chosen.boot_timeout)
-            check_truth(chosen, bench, reporter, stop)
-            steps.Mirrors(work).restore(coordinator)
-        reporter.line(f"ready ({outcome.value})", elapsed=time.monotonic() - started)
+        image.ensure_apps_txt(chosen.bench)
+        if len(chosen.names) == 1:
+            site = Site(Work(chosen, bench, reporter.output), coordinator, stop, reporter)
+            outcome = site.bring_about(chosen.boot_timeout).value
+        else:
+            outcome = _boot_several(chosen, coordinator, stop, reporter)
+        reporter.line(f"ready ({outcome})", elapsed=time.monotonic() - started)
     listen(stop, None)
     if image.unresolved_assets(chosen.sites):
         reporter.line("some names in assets/assets.json have no file in this container", level="WARNING")
 
 
-def check_truth(chosen: Settings, bench: Bench, reporter: Reporter, stop: Stop) -> None:
-    """Do not believe a record alone: the database has to say so, too.
+def _boot_several(chosen: Settings, coordinator: Coordinator, stop: Stop, reporter: Reporter) -> str:
+    """Bring several sites about, then what they share; return how it went, for people.
 
     Raises:
-        StepRefused: the record says done, the database does not.
-        BackendUnavailable: no look succeeded within WAIT_TIMEOUT; that says nothing about the site.
-        Interrupted: asked to stop.
+        CoordinateError: of the first site that failed, if READY_POLICY does not allow to go on without it.
     """
-    state = bear_outages(bench.state, chosen.wait_timeout, stop, reporter.line)
-    if state.kind is not Kind.HEALTHY:
-        reason = (
-            f"revision {chosen.revision} of site {chosen.site} is recorded as done, but the site is {state}; was a "
-            "volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
-        )
-        refuse(reason)
-    missing = [app for app in chosen.wanted_apps(image.apps(chosen.bench)) if app not in state.apps]
-    if missing:
-        names = ", ".join(missing)
-        text = f"not installed although this revision is recorded as done: {names}; give IMAGE_REV a new value"
-        reporter.line(text, level="WARNING")
+    several = []
+    for name in chosen.names:
+        own = chosen.of(name)
+        words = Reporter(reporter.redact, name, chosen.revision)
+        several.append(Site(Work(own, Bench(own, stop, os.environ), words.output), coordinator, stop, words))
+    failed = Sites(several, coordinator, stop, chosen).run()
+    for name, error in failed.items():
+        reporter.line(f"site {name} is not ready: {error}", level="ERROR")
+    if failed and (chosen.ready_policy == "all" or len(failed) == len(several)):
+        raise next(iter(failed.values()))
+    shared = steps.shared_plan(several[0].work, tuple(failed))._replace(redact=reporter.redact)
+    run(shared, coordinator, timeout=chosen.boot_timeout, observer=reporter.event)
+    steps.Mirrors(several[0].work).restore(coordinator)
+    return f"{len(several) - len(failed)} of {len(several)} sites"
