@@ -1,4 +1,4 @@
-"""One boot: wait for the servers, bring the site to the revision with the fleet, do not believe records alone."""
+"""One boot: wait for the servers, bring every site to the revision with the fleet, do not believe records alone."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ import time
 from typing import TYPE_CHECKING
 
 from coordinate import connect
-from coordinate.steps import Outcome, run
+from coordinate.errors import BackendUnavailable, StepFailed, StepRefused, WaitTimeout
+from coordinate.steps import run
 from frappe_bootstrap import image, steps
 from frappe_bootstrap.bench import Bench
-from frappe_bootstrap.codes import refuse
-from frappe_bootstrap.inspection import Kind
-from frappe_bootstrap.waiting import Ending, bear_outages, check_container, listen, wait_for_servers
+from frappe_bootstrap.one_site import Site
+from frappe_bootstrap.reporting import Reporter
+from frappe_bootstrap.sites import Sites
+from frappe_bootstrap.steps.mirrors import SHARED_SCOPE
+from frappe_bootstrap.waiting import Ending, check_container, listen, wait_for_servers
 from frappe_bootstrap.work import Work
 
 if TYPE_CHECKING:
-    from coordinate.steps import Event
-    from frappe_bootstrap.reporting import Reporter
+    from collections.abc import Sequence
+
+    from coordinate import Coordinator
+    from coordinate.errors import CoordinateError
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
@@ -37,56 +42,57 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> dict[str, int]:
     with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
         ending = Ending(stop, coordinator, chosen.operation)
         wait_for_servers(chosen, bench, coordinator, stop, reporter.line)
-        work = Work(chosen, bench, reporter.output)
-        plan = steps.plan(work)._replace(redact=reporter.redact)
-        markers = coordinator.markers(work.scope)
-        before = bear_outages(markers.view, chosen.wait_timeout, stop, reporter.line)
-
-        def observe(event: Event) -> None:
-            """Log what happens, and let a signal know whether a step runs."""
-            reporter.event(event)
-            ending.event(event)
-
-        outcome = run(
-            plan,
-            coordinator,
-            timeout=chosen.boot_timeout,
-            observer=observe,
-            lead=chosen.operation.leads,
-        )
-        after = bear_outages(markers.view, chosen.wait_timeout, stop, reporter.line)
-        tokens = [record.token for record in after.records if record.revision == chosen.revision]
-        seen = {work.scope: max(before.claim.token if before.claim is not None else 0, *tokens, 0)}
-        if outcome is not Outcome.RAN:
-            if chosen.operation.leads:
-                steps.Config(work).refresh(coordinator, chosen.boot_timeout)
-                steps.Assets(work).refresh(coordinator, chosen.boot_timeout)
-            check_truth(chosen, bench, reporter, stop)
-            steps.Mirrors(work).restore(coordinator)
-        reporter.line(f"ready ({outcome.value})", elapsed=time.monotonic() - started)
+        reporter.on_event = ending.event
+        if chosen.operation.leads:
+            image.ensure_apps_txt(chosen.bench)
+        several = [_site(chosen, name, coordinator, stop, reporter) for name in chosen.names]
+        if len(several) == 1:
+            outcome = several[0].bring_about(chosen.boot_timeout).value
+        else:
+            outcome = _boot_several(several, coordinator, stop, reporter)
+        if chosen.operation.leads:
+            scope = several[0].work.scope if len(several) == 1 else SHARED_SCOPE
+            steps.Assets(several[0].work).refresh(coordinator, scope, chosen.boot_timeout)
+        reporter.line(f"ready ({outcome})", elapsed=time.monotonic() - started)
     listen(stop)
     if image.unresolved_assets(chosen.sites):
         reporter.line("some names in assets/assets.json have no file in this container", level="WARNING")
-    return seen
+    return {site.work.scope: site.seen for site in several if site.seen}
 
 
-def check_truth(chosen: Settings, bench: Bench, reporter: Reporter, stop: Stop) -> None:
-    """Do not believe a record alone: the database has to say so, too.
+def _site(chosen: Settings, name: str, coordinator: Coordinator, stop: Stop, reporter: Reporter) -> Site:
+    own = chosen.of(name)
+    words = Reporter(reporter.redact, name, chosen.revision)
+    words.on_event = reporter.on_event
+    return Site(Work(own, Bench(own, stop, os.environ), words.output), coordinator, stop, words)
+
+
+def _boot_several(several: Sequence[Site], coordinator: Coordinator, stop: Stop, reporter: Reporter) -> str:
+    """Bring several sites about, then what they share; return how it went, for people.
 
     Raises:
-        StepRefused: the record says done, the database does not.
-        BackendUnavailable: no look succeeded within WAIT_TIMEOUT; that says nothing about the site.
-        Interrupted: asked to stop.
+        CoordinateError: of the first site that failed, if READY_POLICY does not allow to go on without it.
     """
-    state = bear_outages(bench.state, chosen.wait_timeout, stop, reporter.line)
-    if state.kind is not Kind.HEALTHY:
-        reason = (
-            f"revision {chosen.revision} of site {chosen.site} is recorded as done, but the site is {state}; was a "
-            "volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
-        )
-        refuse(reason)
-    missing = [app for app in chosen.wanted_apps(image.apps(chosen.bench)) if app not in state.apps]
-    if missing:
-        names = ", ".join(missing)
-        text = f"not installed although this revision is recorded as done: {names}; give IMAGE_REV a new value"
-        reporter.line(text, level="WARNING")
+    work = several[0].work
+    chosen = work.settings
+    failed = Sites(several, coordinator, stop, chosen).run() if chosen.operation.leads else _follow(several)
+    for name, error in failed.items():
+        reporter.line(f"site {name} is not ready: {error}", level="ERROR")
+    if failed and (chosen.ready_policy == "all" or len(failed) == len(several)):
+        raise next(iter(failed.values()))
+    shared = steps.shared_plan(work, tuple(failed))._replace(redact=reporter.redact)
+    run(shared, coordinator, timeout=chosen.boot_timeout, observer=reporter.event, lead=chosen.operation.leads)
+    steps.Mirrors(work).restore(coordinator)
+    return f"{len(several) - len(failed)} of {len(several)} sites"
+
+
+def _follow(several: Sequence[Site]) -> dict[str, CoordinateError]:
+    """Wait until others have brought each site about, without ever leading; all of them within BOOT_TIMEOUT."""
+    failed: dict[str, CoordinateError] = {}
+    ends_at = time.monotonic() + several[0].work.settings.boot_timeout
+    for site in several:
+        try:
+            site.bring_about(max(0.0, ends_at - time.monotonic()))
+        except (BackendUnavailable, StepFailed, StepRefused, WaitTimeout) as error:
+            failed[site.name] = error
+    return failed

@@ -16,6 +16,7 @@ from coordinate.errors import CoordinateError
 from frappe_bootstrap import codes, plan, settings, status, steps, volume
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.reporting import Redactor
+from frappe_bootstrap.steps.mirrors import SHARED_SCOPE
 from frappe_bootstrap.waiting import Stop, listen
 from frappe_bootstrap.work import Work
 
@@ -63,7 +64,8 @@ def _log(step: str, text: str) -> None:
 
 
 def _works(chosen: Settings, stop: Stop) -> list[Work]:
-    return [Work(chosen, Bench(chosen, stop, os.environ), _log)]
+    several = [chosen.of(name) for name in chosen.names]
+    return [Work(own, Bench(own, stop, os.environ), _log) for own in several]
 
 
 def _status(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
@@ -86,8 +88,8 @@ def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> s
     chosen = works[0].settings
     with ExitStack() as stack:
         leases = []
-        for work in works:
-            lease = coordinator.lease(work.scope)
+        for scope in (*(work.scope for work in works), SHARED_SCOPE):
+            lease = coordinator.lease(scope)
             lease.acquire(chosen.wait_timeout)
             leases.append(stack.enter_context(lease))
 

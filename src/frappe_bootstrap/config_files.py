@@ -121,7 +121,7 @@ def write_common(settings: Settings) -> bool:
     """Bring the common config file up to date. The framework's own lock of it is private to each container."""
     lock = settings.sites / ".frappe_bootstrap" / "common_site_config.lock"
     path = settings.sites / "common_site_config.json"
-    return merge(path, lock, common_keys(settings), {"default_site": settings.site})
+    return merge(path, lock, common_keys(settings), {"default_site": settings.names[0]})
 
 
 def write_site(settings: Settings, defaults: Mapping[str, object]) -> bool:

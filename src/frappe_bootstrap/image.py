@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from frappe_bootstrap import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 _LONGEST_NAME = 255
@@ -27,22 +28,67 @@ def apps(bench: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*plain, *found)))
 
 
+def versions(bench: Path) -> dict[str, str]:
+    """Return the version that each app states."""
+    found = {}
+    for app in apps(bench):
+        text = _read(bench / "apps" / app / app / "__init__.py")
+        match = re.search(r"^__version__\s*=\s*['\"]([^'\"]*)['\"]", text, re.MULTILINE)
+        found[app] = match[1] if match else ""
+    return found
+
+
+def patches(bench: Path) -> dict[str, list[str]]:
+    """Return each app's patches, in order, without comments: a date behind one has it run again, and is no other."""
+    return {app: _patches_of(bench, app) for app in apps(bench)}
+
+
+def _patches_of(bench: Path, app: str) -> list[str]:
+    lines = [line.partition("#")[0].strip() for line in _read(bench / "apps" / app / app / "patches.txt").splitlines()]
+    return [line for line in lines if line and not line.startswith("[")]
+
+
 def fingerprint(bench: Path) -> str:
-    """Return a revision computed from each app's version, patches and document types."""
+    """Return the fingerprint of the schema: each app's name, lines of patches.txt and document types.
+
+    Whatever else differs, above all a version or the names of bundles, such images share their data as it is.
+    """
     digest = hashlib.sha256()
-    for path in _schema_files(bench):
-        digest.update(f"{path.relative_to(bench)}\0".encode())
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    for app in apps(bench):
+        lines = [line.strip() for line in _read(bench / "apps" / app / app / "patches.txt").splitlines()]
+        digest.update("\n".join([f"\0{app}", *filter(None, lines)]).encode())
+        for path in sorted((bench / "apps" / app / app).rglob("doctype/*/*.json")):
+            if path.stem == path.parent.name:
+                digest.update(f"\0{path.relative_to(bench)}\0".encode())
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
     return f"image-{digest.hexdigest()[:16]}"
 
 
-def _schema_files(bench: Path) -> Iterator[Path]:
+def assets_fingerprint(bench: Path) -> str:
+    """Return the fingerprint of the bundles in the image: their names say what is in them."""
+    digest = hashlib.sha256()
     for app in apps(bench):
-        package = bench / "apps" / app / app
-        for name in ("__init__.py", "patches.txt"):
-            if (package / name).is_file():
-                yield package / name
-        yield from sorted(path for path in package.rglob("doctype/*/*.json") if path.stem == path.parent.name)
+        dist = bench / "apps" / app / app / "public" / "dist"
+        for path in sorted(dist.rglob("*")):
+            digest.update(f"{app}/{path.relative_to(dist)}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def ensure_apps_txt(bench: Path) -> None:
+    """Create sites/apps.txt if it is missing: nothing of the framework works without it.
+
+    A list that differs stays: the site's leader changes it, under the lease, before it migrates.
+    """
+    path = bench / "sites" / "apps.txt"
+    if not path.exists():
+        files.replace(path, "\n".join(apps(bench)) + "\n")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def encode_revision(revision: str) -> str:

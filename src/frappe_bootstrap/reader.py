@@ -68,6 +68,14 @@ class Reader:
             return default
         return value
 
+    def count(self, name: str, default: int) -> int:
+        """Return a whole number above 0."""
+        text = self.text(name)
+        if text and not (text.isascii() and text.isdigit() and int(text)):
+            self.problem(name, f"{text!r} is not a whole number above 0")
+            return default
+        return int(text) if text else default
+
     def port(self, name: str, default: int = 0, *, required: bool = False) -> int:
         """Return a port, or the default if it is not given."""
         text = self.text(name, required=required)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from coordinate.steps import Event
 
@@ -46,6 +46,7 @@ class Reporter:
         self.redact = redact
         self._who = f"{socket.gethostname()}[{os.getpid()}] site={site} rev={revision}"
         self._tokens: dict[str, int] = {}
+        self.on_event: Callable[[Event], object] | None = None
 
     def line(self, text: str, *, level: str = "INFO", step: str = "", token: int = 0, elapsed: float = 0.0) -> None:
         """Write one line, or several with the same head."""
@@ -68,6 +69,8 @@ class Reporter:
 
     def event(self, event: Event) -> None:
         """Write what happened in the plan."""
+        if self.on_event is not None:
+            self.on_event(event)
         if event.kind == "output":
             return
         if event.step:

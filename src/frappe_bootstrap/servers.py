@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
@@ -25,6 +25,10 @@ class Database:
     password: str | None = field(repr=False)
     root_user: str
     root_password: str | None = field(repr=False)
+
+    def of(self, site: str) -> Database:
+        """Return the same for another site, whose database has the default name."""
+        return replace(self, name=default_name(site))
 
 
 @dataclass(frozen=True)
@@ -53,15 +57,20 @@ def database(reader: Reader, site: str) -> Database:
     password = reader.secret("DB_PASS")
     if password and re.search(r"['\"\\`]", password):
         reader.problem("DB_PASS", "holds a quote or a backslash, which a new site cannot have: choose another one")
-    digest = hashlib.sha1(site.encode(), usedforsecurity=False).hexdigest()
     return Database(
         host=reader.text("DB_HOST", required=True),
         port=reader.port("DB_PORT", 3306),
-        name=name or f"_{digest[:16]}",
+        name=name or default_name(site),
         password=password,
         root_user=reader.text("DB_ROOT_USER", "root"),
         root_password=reader.secret("DB_ROOT_PASS"),
     )
+
+
+def default_name(site: str) -> str:
+    """Return the name of a new site's database where none was given."""
+    digest = hashlib.sha1(site.encode(), usedforsecurity=False).hexdigest()
+    return f"_{digest[:16]}"
 
 
 def redis(reader: Reader) -> Redis:

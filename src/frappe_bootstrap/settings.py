@@ -3,14 +3,17 @@
 Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a file that holds the value.
 
 =============================  =========================================================================
-``SITE``                       required; name of the site, also its folder
-``IMAGE_REV``                  revision this image brings about; default: a fingerprint of its apps
+``SITE``                       required, unless ``SITES`` is given; name of the site, also its folder
+``SITES``                      several sites, separated by blanks; ``SITE``, if given, is the first of them
+``MIGRATE_PARALLEL``           how many of several sites are worked on at the same time, in all containers; default 2
+``READY_POLICY``               ``all`` or ``any`` (default) of several sites: how many must be ready to serve
+``IMAGE_REV``                  revision this image brings about; default: the fingerprint of its schema
 ``APPS``                       apps to install besides frappe, separated by blanks
 ``SKIP_INIT``                  1: never create a site (exit code 82 when it is missing)
 ``DB_TYPE``                    ``mariadb`` (default); ``mysql`` is taken as mariadb, with a notice
 ``DB_HOST``                    required; database server
 ``DB_PORT``                    default 3306
-``DB_NAME``                    database of a new site; default: a hash of the site's name
+``DB_NAME``                    database of a new site, the first of several; default: a hash of the site's name
 ``DB_PASS``                    secret; password of a new site's database user; default: a random one
 ``DB_ROOT_USER``               default ``root``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
@@ -82,7 +85,7 @@ processes that are started afterwards, and is passed on untouched; the secrets a
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -112,6 +115,9 @@ VARIABLES = SECRETS.union(
     _NO_EFFECT,
     {
         "SITE",
+        "SITES",
+        "MIGRATE_PARALLEL",
+        "READY_POLICY",
         "IMAGE_REV",
         "APPS",
         "SKIP_INIT",
@@ -155,6 +161,9 @@ class Settings:
     """Everything the bootstrap needs to know."""
 
     site: str
+    names: tuple[str, ...]
+    parallel: int
+    ready_policy: str
     revision: str
     apps: tuple[str, ...]
     auto_apps: bool
@@ -190,6 +199,11 @@ class Settings:
         """Return the bench's own Python."""
         return self.bench / "env" / "bin" / "python"
 
+    def of(self, name: str) -> Settings:
+        """Return the settings of one of the sites; a database name that was given is the first site's."""
+        database = self.database if name == self.names[0] else self.database.of(name)
+        return replace(self, site=name, database=database)
+
     def wanted_apps(self, image: tuple[str, ...]) -> tuple[str, ...]:
         """Return the apps that the site shall have besides frappe, in order, given those of the image."""
         extra = [
@@ -207,9 +221,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         ConfigError: lists every bad or missing variable with its fix, and no secret.
     """
     reader = Reader(environ)
-    site = _site(reader)
+    names = _sites(reader)
     bench = _bench(reader)
-    database = servers.database(reader, site)
+    database = servers.database(reader, names[0])
     redis = servers.redis(reader)
     lease_url = servers.lease_url(reader, redis)
     markers_url = reader.secret("COORDINATE_MARKERS_URL") or f"file://{quote(str(bench / 'sites'))}/.frappe_bootstrap"
@@ -218,7 +232,10 @@ def load(environ: Mapping[str, str]) -> Settings:
         if reader.text(name):
             reader.notices.append(f"{name} has no effect any more")
     settings = Settings(
-        site=site,
+        site=names[0],
+        names=names,
+        parallel=reader.count("MIGRATE_PARALLEL", 2),
+        ready_policy=reader.choice("READY_POLICY", {"all": "all", "any": "any"}, "any"),
         revision=_revision(reader, bench),
         apps=reader.names("APPS"),
         auto_apps=reader.flag("AUTO_INSTALL_NEW_APPS"),
@@ -255,13 +272,26 @@ def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environ.items() if name not in hidden}
 
 
-def _site(reader: Reader) -> str:
-    site = reader.text("SITE", required=True)
-    if site and (not _SITE.fullmatch(site) or site in _RESERVED_SITES):
-        reader.problem(
-            "SITE", f"{site!r} cannot be a site: 1 to 64 letters, digits, . _ -, no leading dot, not 'assets'"
-        )
-    return site
+def _sites(reader: Reader) -> tuple[str, ...]:
+    """Return the names of the sites, at least one (empty if none was given, which is a problem)."""
+    site, several = reader.text("SITE"), reader.text("SITES").split()
+    if not several:
+        site = reader.text("SITE", required=True)
+    names = several or [site]
+    for name in filter(None, names):
+        if not _SITE.fullmatch(name) or name in _RESERVED_SITES:
+            reader.problem(
+                "SITES" if several else "SITE",
+                f"{name!r} cannot be a site: 1 to 64 letters, digits, . _ -, no leading dot, not 'assets'",
+            )
+    if several and site and site != several[0]:
+        reader.problem("SITE", f"{site!r} is not the first of SITES ({several[0]!r}): unset it, or put it there first")
+    twice = sorted(name for name in set(names) if names.count(name) > 1)
+    if twice:
+        reader.problem("SITES", f"named twice: {', '.join(twice)}")
+    if len(names) > 1 and reader.text("DB_NAME"):
+        reader.notices.append(f"DB_NAME is taken for {names[0]} only; databases of other new sites are named by a hash")
+    return tuple(names)
 
 
 def _bench(reader: Reader) -> Path:

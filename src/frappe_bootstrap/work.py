@@ -38,6 +38,10 @@ class Work:
         self.log = log
         self.image = image.apps(settings.bench)
         self.wanted = settings.wanted_apps(self.image)
+        self.alone = True
+        """Whether this member has nothing else to do than to wait for others with this site."""
+        self.patience = 0.0
+        """How long the last step that was declined would have been waited for."""
         self._earlier: dict[str, dict[str, str]] = {}
 
     @property
@@ -47,7 +51,8 @@ class Work:
 
     def decline(self, reason: str, code: int = EXIT_REFUSED, patience: float | None = None) -> NoReturn:
         """End a step that this member cannot do; it waits as long as for a server, unless told otherwise."""
-        raise StepDeclined(reason, code, self.settings.wait_timeout if patience is None else patience)
+        self.patience = self.settings.wait_timeout if patience is None else patience
+        raise StepDeclined(reason, code, self.patience if self.alone else 0.0)
 
     def settle(self, context: StepContext, before: MarkerRecord) -> None:
         """Return when nothing of an earlier attempt can have an effect any more."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate.errors import ConfigError
-from frappe_bootstrap import settings
+from frappe_bootstrap import image, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,6 +91,19 @@ def test_a_database_password_that_the_framework_would_break_is_refused(environ: 
 def test_a_site_that_is_no_folder_name_is_refused(environ: dict[str, str], site: str) -> None:
     """It becomes a path, a lease name and an argument."""
     assert "  SITE: " in problems({**environ, "SITE": site})
+
+
+def test_several_sites_are_named_once_each_and_the_first_one_is_site(environ: dict[str, str]) -> None:
+    """Point 15; a database name that was given cannot be that of two sites (hazard 2)."""
+    found = settings.load({**environ, "SITE": "", "SITES": "a b", "DB_NAME": "shop"})
+    assert (found.site, found.names, found.parallel, found.ready_policy) == ("a", ("a", "b"), 2, "any")
+    assert (found.of("a").database.name, found.of("b").site) == ("shop", "b")
+    assert found.of("b").database.name not in {"shop", ""}
+    assert settings.load({**environ, "SITES": "erp.example.com b"}).site == "erp.example.com"
+    assert "not the first of SITES" in problems({**environ, "SITES": "a b"})
+    assert "named twice: b" in problems({**environ, "SITE": "", "SITES": "a b b"})
+    assert "'../x' cannot be" in problems({**environ, "SITE": "", "SITES": "a ../x"})
+    assert "  MIGRATE_PARALLEL: " in problems({**environ, "MIGRATE_PARALLEL": "0"})
 
 
 def test_secrets_come_from_files_and_are_in_no_repr(environ: dict[str, str], tmp_path: Path) -> None:
@@ -175,10 +188,20 @@ def test_apps_are_wanted_once_each_and_new_ones_within_the_lists(environ: dict[s
 
 
 def test_without_a_revision_the_image_is_fingerprinted(environ: dict[str, str], plain_bench: Path) -> None:
-    """Patches, versions and document types decide; nothing else does."""
+    """Point 9: patches and document types decide; a version, which hotfixes do not raise, and bundles do not."""
     del environ["IMAGE_REV"]
     first = settings.load(environ).revision
-    (plain_bench / "apps/erp/erp/README").write_text("words")
+    package = plain_bench / "apps/erp/erp"
+    (package / "README").write_text("words")
+    (package / "__init__.py").write_text('__version__ = "2"\n')
+    (package / "public/dist").mkdir(parents=True)
+    assets = image.assets_fingerprint(plain_bench)
+    (package / "public/dist/erp.bundle.ABCD.css").touch()
+    assert image.assets_fingerprint(plain_bench) != assets
+    assert settings.load(environ).revision == first
+    (package / "doctype/note/note.json").write_text("{}")
+    assert settings.load(environ).revision != first
+    (package / "doctype/note/note.json").unlink()
     assert settings.load(environ).revision == first
     (plain_bench / "apps/erp/erp/patches.txt").write_text("erp.patches.p1\n")
     assert settings.load(environ).revision != first

@@ -17,23 +17,39 @@ from frappe_bootstrap.steps.assets import Assets
 from frappe_bootstrap.steps.config import Config
 from frappe_bootstrap.steps.creation import Creation
 from frappe_bootstrap.steps.migration import Migration
-from frappe_bootstrap.steps.mirrors import Mirrors
+from frappe_bootstrap.steps.mirrors import SHARED_SCOPE, Mirrors
 
 if TYPE_CHECKING:
+    from coordinate.steps import Step
     from frappe_bootstrap.work import Work
 
 
 def plan(work: Work) -> Plan:
-    """Return the plan of a site, the same in every member of the fleet."""
+    """Return the plan of a site, the same in every member of the fleet.
+
+    Assets, and the files that probes look for, belong to all sites together: several share `shared_plan`.
+    """
     settings = work.settings
-    parts = (Config(work), Creation(work), Migration(work), Apps(work), Assets(work), Mirrors(work))
+    steps = [Config(work).step(), Creation(work).step(), Migration(work).step(), Apps(work).step()]
+    if len(settings.names) == 1:
+        steps.append(Assets(work).step())
+    return _plan(work, work.scope, [*steps, Mirrors.of_site(work).step()])
+
+
+def shared_plan(work: Work, failed: tuple[str, ...]) -> Plan:
+    """Return the plan of what several sites share, once each of them is ready or given up."""
+    return _plan(work, SHARED_SCOPE, [Assets(work).step(), Mirrors(work, failed).step()])
+
+
+def _plan(work: Work, scope: str, steps: list[Step]) -> Plan:
+    settings = work.settings
     limits = settings.operation.step_timeouts
-    steps = [
+    wanted = [
         hooks.around(step, work)._replace(timeout=limits.get(step.name, settings.step_timeout))
-        for step in (part.step() for part in parts)
+        for step in steps
+        if step.name != "migrate" or settings.migrate
     ]
-    wanted = [step for step in steps if step.name != "migrate" or settings.migrate]
-    return Plan(work.scope, settings.revision, wanted, stale_after=settings.stale_after)
+    return Plan(scope, settings.revision, wanted, stale_after=settings.stale_after)
 
 
-__all__ = ["Apps", "Assets", "Config", "Creation", "Migration", "Mirrors", "plan"]
+__all__ = ["Apps", "Assets", "Config", "Creation", "Migration", "Mirrors", "plan", "shared_plan"]

@@ -46,11 +46,11 @@ class Assets:
             return "there is no usable assets/assets.json"
         return f"{len(unresolved)} names in assets.json have no file, such as {unresolved[0]}" if unresolved else None
 
-    def refresh(self, coordinator: Coordinator, timeout: float) -> None:
+    def refresh(self, coordinator: Coordinator, scope: str, timeout: float) -> None:
         """Link the assets although the revision is done: the volume may have been back at the original image."""
         if not self.linked or self.amiss() is None:
             return
-        lease = coordinator.lease(self._work.scope)
+        lease = coordinator.lease(scope)
         lease.acquire(timeout)
         with lease:
             try:
