@@ -2,7 +2,8 @@
 
     python redis_standin.py --port 0 --port-file F [--password P]
 
-Keeps strings only and forgets them when it ends; no expiry, scripts or blocking words, so no leases.
+Keeps strings only and forgets them when it ends; no expiry, scripts or blocking words, so no leases. Words that read
+a set or a list take a string for one: its parts between blanks.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ OK = b"+OK\r\n"
 
 def _bulk(value: bytes | None) -> Answer:
     return b"$-1\r\n" if value is None else b"$%d\r\n%b\r\n" % (len(value), value)
+
+
+def _array(values: list[bytes]) -> Answer:
+    return b"*%d\r\n" % len(values) + b"".join(_bulk(value) for value in values)
 
 
 class Server:
@@ -102,6 +107,18 @@ class Client:
 
     def _do_del(self, *keys: bytes) -> Answer:
         return b":%d\r\n" % sum(self.server.data[self.number].pop(key, None) is not None for key in keys)
+
+    def _do_exists(self, *keys: bytes) -> Answer:
+        return b":%d\r\n" % sum(key in self.server.data[self.number] for key in keys)
+
+    def _do_smembers(self, key: bytes) -> Answer:
+        return _array((self.server.data[self.number].get(key) or b"").split())
+
+    def _do_lrange(self, key: bytes, *_: bytes) -> Answer:
+        return self._do_smembers(key)
+
+    def _do_zrangebyscore(self, key: bytes, *_: bytes) -> Answer:
+        return self._do_smembers(key)
 
     def _do_flushall(self) -> Answer:
         self.server.data.clear()

@@ -67,6 +67,17 @@ class Bench:
             "PYTHONUNBUFFERED": "1",
         }
 
+    def sleep(self, context: StepContext, seconds: float) -> None:
+        """Sleep in the middle of a step, unless asked to stop, and only as long as the lease is held.
+
+        Raises:
+            Interrupted, LeaseLost: instead.
+        """
+        ends_at = time.monotonic() + seconds
+        while (left := ends_at - time.monotonic()) > 0:
+            context.lease.check()
+            self._stop.sleep(min(left, _TICK))
+
     def inspect(self, *, root: bool = False, reachable: bool = False) -> inspection.Answer:
         """Return what the config files and the database say about the site.
 

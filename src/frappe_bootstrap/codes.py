@@ -16,8 +16,11 @@ EXIT_INTERNAL = 70
 EXIT_REFUSED = 81
 EXIT_NOT_CREATED = 82
 EXIT_UNSETTLED = 83
+EXIT_DOWNGRADE = 84
+EXIT_CONFLICT = 85
+EXIT_UPGRADE = 86
 EXIT_SUPERSEDED = 87
-OWN_CODES = frozenset({EXIT_REFUSED, EXIT_NOT_CREATED, EXIT_UNSETTLED})
+OWN_CODES = frozenset({EXIT_REFUSED, EXIT_NOT_CREATED, EXIT_UNSETTLED, EXIT_DOWNGRADE, EXIT_CONFLICT, EXIT_UPGRADE})
 EXIT_NOT_EXECUTABLE = 126
 EXIT_NOT_FOUND = 127
 
@@ -35,6 +38,9 @@ MEANINGS = {
     "nothing was changed, and what to do is in the log",
     "82": "there is no site and SKIP_INIT=1 forbids this replica to create it; the others are not concerned",
     "83": "what an earlier attempt left running (a lock, a database session) does not end",
+    "84": "downgrade refused: the database is at a newer revision, or on the way to one",
+    "85": "refused: the same IMAGE_REV was brought about by an image with another schema",
+    "86": "refused by UPGRADE_MODE=refuse: the site would have to be migrated",
     "87": "ON_UPGRADE=stop: COMMAND was stopped because a newer revision has begun its work",
     "124": "not ready within BOOT_TIMEOUT although somebody leads",
     "126": "COMMAND cannot be executed",
@@ -43,11 +49,11 @@ MEANINGS = {
 }
 
 
-def refuse(reason: str) -> NoReturn:
+def refuse(reason: str, code: int = EXIT_REFUSED) -> NoReturn:
     """End a step that nobody must go on with: what is wrong is the same for every member."""
     from coordinate.errors import StepRefused  # noqa: PLC0415 -- see above
 
-    raise StepRefused(reason, EXIT_REFUSED)
+    raise StepRefused(reason, code)
 
 
 def exit_code(error: CoordinateError) -> int:

@@ -7,17 +7,19 @@ import fcntl
 import json
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from coordinate.errors import CommandFailed, WaitTimeout
 from frappe_bootstrap import files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from frappe_bootstrap.settings import Settings
 
+Change: TypeAlias = "Callable[[dict[str, object]], dict[str, object]]"
+"""Makes the new content of a config file of its old one."""
 LOCK_TIMEOUT = 15.0
 BAD_JSON_PATIENCE = 1.0
 _PAUSE = 0.02
@@ -71,9 +73,18 @@ def merge(path: Path, lock: Path, changes: Mapping[str, object], defaults: Mappi
         CommandFailed: the file is damaged, and stays as it is; or another program overwrote ours at once.
         WaitTimeout: the lock was not to be had.
     """
+    return edit(path, lock, lambda before: {**(defaults or {}), **before, **changes})
+
+
+def edit(path: Path, lock: Path, change: Change) -> bool:
+    """Replace the content by what ``change`` makes of it, under the lock. Return whether anything changed.
+
+    Raises:
+        CommandFailed, WaitTimeout: as `merge`.
+    """
     with locked(lock):
         before = read(path)
-        after = {**(defaults or {}), **before, **changes}
+        after = change(dict(before))
         if after == before and path.exists():
             return False
         files.replace(path, json.dumps(after, indent=1, sort_keys=True))
@@ -126,5 +137,10 @@ def write_common(settings: Settings) -> bool:
 
 def write_site(settings: Settings, defaults: Mapping[str, object]) -> bool:
     """Add keys to the site's config file if they are absent, under the framework's own lock."""
+    return edit_site(settings, lambda before: {**defaults, **before})
+
+
+def edit_site(settings: Settings, change: Change) -> bool:
+    """Change the site's config file under the framework's own lock."""
     folder = settings.sites / settings.site
-    return merge(folder / "site_config.json", folder / "locks" / "site_config.lock", {}, defaults)
+    return edit(folder / "site_config.json", folder / "locks" / "site_config.lock", change)

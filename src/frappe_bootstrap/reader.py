@@ -56,14 +56,14 @@ class Reader:
             self.secrets.add(value)
         return value or None
 
-    def number(self, name: str, default: float, *, low: float = 0.0) -> float:
-        """Return a number of seconds above ``low``, or equal to it if that is 0 and the default."""
+    def number(self, name: str, default: float, *, low: float = 0.0, zero: bool = False) -> float:
+        """Return a number of seconds above ``low``, or the default; 0 as well if ``zero`` has a meaning."""
         text = self.text(name)
         try:
             value = float(text) if text else default
         except ValueError:
             value = math.nan
-        if not (low < value < math.inf or value == default):
+        if not (low < value < math.inf or value == default or (zero and value == 0)):
             self.problem(name, f"{text!r} is not a number of seconds above {low:g}")
             return default
         return value

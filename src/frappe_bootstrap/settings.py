@@ -68,6 +68,12 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``STEP_STALE_SECS``            age in seconds at which a marker without a token is taken over; default 1800
 ``FOLLOWER_WAIT_SECS``         seconds to wait before anything else; default 0
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
+``UPGRADE_MODE``               while a site is migrated that may be served: ``maintenance`` (default), ``live`` or
+                               ``refuse`` (exit code 86)
+``MAINTENANCE_WAIT_SECS``      seconds until every web process knows of the maintenance; default 61, because newer
+                               ones keep their configuration for 60 s; 0: none
+``DRAIN_TIMEOUT``              seconds to wait for a site's queued and running jobs; then the attempt has failed;
+                               default 300; 0: jobs are not waited for
 ``AUTO_INSTALL_NEW_APPS``      1: every app of the image is installed, limited by the two lists
 ``AUTO_APPS_ALLOWLIST``        apps that may be installed so; empty: all
 ``AUTO_APPS_DENYLIST``         apps that may not
@@ -142,6 +148,9 @@ VARIABLES = SECRETS.union(
         "STEP_TIMEOUT",
         "FOLLOWER_WAIT_SECS",
         "RUN_MIGRATIONS_ON_BOOT",
+        "UPGRADE_MODE",
+        "MAINTENANCE_WAIT_SECS",
+        "DRAIN_TIMEOUT",
         "AUTO_INSTALL_NEW_APPS",
         "AUTO_APPS_ALLOWLIST",
         "AUTO_APPS_DENYLIST",
@@ -150,6 +159,7 @@ VARIABLES = SECRETS.union(
     },
     operation.VARIABLES,
 )
+UPGRADE_MODES = ("maintenance", "live", "refuse")
 USUAL_BENCH = "/home/frappe/frappe-bench"
 _SITE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 _RESERVED_SITES = ("assets", "all")
@@ -171,6 +181,9 @@ class Settings:
     denied_apps: tuple[str, ...]
     create: bool
     migrate: bool
+    upgrade_mode: str
+    maintenance_wait: float
+    drain_timeout: float
     rebuild: str
     enable_scheduler: bool
     admin_password: str | None = field(repr=False)
@@ -243,6 +256,9 @@ def load(environ: Mapping[str, str]) -> Settings:
         denied_apps=reader.names("AUTO_APPS_DENYLIST"),
         create=not reader.flag("SKIP_INIT"),
         migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
+        upgrade_mode=reader.choice("UPGRADE_MODE", {mode: mode for mode in UPGRADE_MODES}, "maintenance"),
+        maintenance_wait=reader.number("MAINTENANCE_WAIT_SECS", 61.0, zero=True),
+        drain_timeout=reader.number("DRAIN_TIMEOUT", 300.0, zero=True),
         rebuild=servers.rebuild(reader, redis, lease_url),
         enable_scheduler=reader.flag("ENABLE_SCHEDULER", default=True),
         admin_password=reader.secret("ADMIN_PASS"),

@@ -38,6 +38,8 @@ class Work:
         self.log = log
         self.image = image.apps(settings.bench)
         self.wanted = settings.wanted_apps(self.image)
+        self.created = False
+        """Whether this process has made the site in this boot, so that nobody can be serving it."""
         self.alone = True
         """Whether this member has nothing else to do than to wait for others with this site."""
         self.patience = 0.0

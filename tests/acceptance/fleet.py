@@ -108,6 +108,7 @@ class Fleet:
             "LOCK_HEARTBEAT_SECS": "5",
             "WAIT_TIMEOUT": "120",
             "BOOT_TIMEOUT": "240",
+            "MAINTENANCE_WAIT_SECS": "0",
             "STANDIN_DB_DIR": str(database),
             "STANDIN_DIR": str(folder / "counters"),
             "STANDIN_SCALE": "0.1",

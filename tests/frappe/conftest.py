@@ -151,6 +151,7 @@ def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> I
         "COORDINATE_URL": f"file://{tmp_path}/lease",
         "WAIT_TIMEOUT": "120",
         "BOOT_TIMEOUT": "240",
+        "MAINTENANCE_WAIT_SECS": "0",
         "STANDIN_DB_DIR": str(database),
         "STANDIN_DIR": str(tmp_path / "fleet"),
         "STANDIN_LOG": str(tmp_path / "bench.log"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coordinate.errors import CommandFailed
 from coordinate.steps import Step
+from frappe_bootstrap import upgrade
 from frappe_bootstrap.inspection import Kind
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ class Apps:
         begun = notes.get("installing", "").split()
         missing = [app for app in self._work.wanted if app not in listed or app in begun]
         missing += [app for app in begun if app in listed and app in self._work.image and app not in self._work.wanted]
-        if missing:
+        if missing or notes.get("migrate_again"):
+            # Pages of an older revision break once an app is there that their image lacks, whatever apps.txt says.
+            upgrade.close(self._work, context)
             self._work.write_apps(context)
         for app in missing:
             force, others = app in begun, [other for other in begun if other != app]
@@ -52,6 +55,7 @@ class Apps:
             self._work.write_apps(context)
             self._work.for_site(context, "migrate")
             context.note(migrate_again="")
+        upgrade.reopen(self._work, context)
 
     def _install_one(self, context: StepContext, app: str, *, force: bool) -> None:
         self._work.for_site(context, "install-app", app, *(["--force"] if force else []))

@@ -38,6 +38,7 @@ class Creation:
             notes["creating"] = "1"
             self._work.write_apps(context)
             self._new_site(context)
+            self._work.created = True
         elif state.kind is not Kind.HEALTHY:
             refuse(f"site {self._work.settings.site} is {state}; nothing was changed")
         if not notes.get("creating"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinate.steps import Step
+from frappe_bootstrap import upgrade
+from frappe_bootstrap.codes import refuse
 
 if TYPE_CHECKING:
     from coordinate.steps import StepContext
@@ -23,6 +25,13 @@ class Migration:
 
     def _migrate(self, context: StepContext) -> None:
         self._work.resume(context)
-        self._work.healthy(context)
+        state = self._work.healthy(context)
+        if lacking := [app for app in state.apps if app not in self._work.image]:
+            names, known = ", ".join(lacking), ", ".join(self._work.image)
+            refuse(
+                f"site {self._work.settings.site} has apps that this image lacks: {names} (the image has {known}). A "
+                "migration without them would leave it broken: use an image that has them, or uninstall them there"
+            )
+        upgrade.close(self._work, context)
         self._work.write_apps(context)
         self._work.for_site(context, "migrate")

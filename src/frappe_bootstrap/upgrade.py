@@ -1,0 +1,46 @@
+"""Closing a site before it is changed, and opening it again: what UPGRADE_MODE says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from coordinate.errors import CoordinateError, LeaseLost, StaleToken
+from frappe_bootstrap.codes import EXIT_UPGRADE, refuse
+from frappe_bootstrap.drain import drain
+from frappe_bootstrap.maintenance import CHANGED, Maintenance
+
+if TYPE_CHECKING:
+    from coordinate.steps import StepContext
+    from frappe_bootstrap.work import Work
+
+
+def close(work: Work, context: StepContext) -> None:
+    """Return when the site may be changed: closed, its scheduler paused, its jobs done.
+
+    Whoever fails here has changed nothing and opens the site again, unless an earlier attempt or step has changed it.
+
+    Raises:
+        StepRefused: UPGRADE_MODE=refuse, and the site may be served.
+        CommandFailed, Interrupted, LeaseLost: it is not closed.
+    """
+    mode = work.settings.upgrade_mode
+    if work.created or mode == "live":
+        return
+    if mode == "refuse":
+        refuse(f"site {work.settings.site} would have to be migrated, and UPGRADE_MODE=refuse forbids it", EXIT_UPGRADE)
+    maintenance = Maintenance(work)
+    try:
+        maintenance.on(context)
+        drain(work, context)
+    except (LeaseLost, StaleToken):
+        raise  # not ours any more: the next leader finds the journal
+    except CoordinateError:
+        if not maintenance.has(CHANGED):
+            maintenance.restore(context)
+        raise
+    maintenance.mark(context, CHANGED)
+
+
+def reopen(work: Work, context: StepContext) -> None:
+    """Put maintenance and scheduler back to what they were, also what a dead leader or an older revision has left."""
+    Maintenance(work).restore(context)
