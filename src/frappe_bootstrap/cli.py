@@ -9,6 +9,7 @@ a COMMAND::
     ready           does this container serve? A readiness probe
     status          of each site: its state, who leads, each step with its times, last lines of failures; --json
     plan            what a start would do now, and why; changes nothing
+    repair          --maintenance SITE: open a site again that a failed upgrade has left closed
     release-volume  give the volume back to the original image: its own folder of assets in its place
 """
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROBES = ("live", "ready")
-_COMMANDS = ("status", "plan", "release-volume")
+_COMMANDS = ("status", "plan", "repair", "release-volume")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

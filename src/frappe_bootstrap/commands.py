@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import sys
 from contextlib import ExitStack
@@ -12,9 +13,11 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from coordinate import connect
-from coordinate.errors import CoordinateError
+from coordinate.errors import ConfigError, CoordinateError
+from coordinate.steps import Budget, Plan, Step, run
 from frappe_bootstrap import codes, plan, settings, status, steps, volume
 from frappe_bootstrap.bench import Bench
+from frappe_bootstrap.maintenance import Maintenance
 from frappe_bootstrap.reporting import Redactor
 from frappe_bootstrap.steps.mirrors import SHARED_SCOPE
 from frappe_bootstrap.waiting import Stop, listen
@@ -27,11 +30,25 @@ if TYPE_CHECKING:
     from frappe_bootstrap.settings import Settings
 
 
+USAGE = {
+    "status": "status [--json]",
+    "plan": "plan",
+    "repair": "repair --maintenance SITE",
+    "release-volume": "release-volume",
+}
+_REPAIR_WORDS = 2
+
+
+def _understood(command: str, words: Sequence[str]) -> bool:
+    if command == "repair":
+        return len(words) == _REPAIR_WORDS and words[0] == "--maintenance"
+    return not set(words) - ({"--json"} if command == "status" else set())
+
+
 def main(command: str, words: Sequence[str]) -> int:
     """Run a subcommand and return its exit code."""
-    options = {"status": {"--json"}}.get(command, set())
-    if set(words) - options:
-        sys.stderr.write(f"usage: frappe-bootstrap {' '.join([command, *(f'[{word}]' for word in options)])}\n")
+    if not _understood(command, words):
+        sys.stderr.write(f"usage: frappe-bootstrap {USAGE[command]}\n")
         return codes.EXIT_USAGE
     stop = Stop()
     listen(stop)
@@ -40,8 +57,8 @@ def main(command: str, words: Sequence[str]) -> int:
         chosen = settings.load(os.environ)
         redact = Redactor(chosen.secrets)
         with connect(chosen.lease_url, markers_url=_markers_url(chosen), ttl=chosen.ttl) as coordinator:
-            run = {"status": _status, "plan": _plan, "release-volume": _release}[command]
-            text = run(_works(chosen, stop), coordinator, words)
+            action = {"status": _status, "plan": _plan, "repair": _repair, "release-volume": _release}[command]
+            text = action(_works(chosen, stop), coordinator, words)
     except CoordinateError as error:
         sys.stderr.write(redact(f"{error}\n"))
         return codes.exit_code(error)
@@ -81,6 +98,21 @@ def _plan(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> str:
         forecasts = list(plan.of_site(work, work.bench.state(root=True), coordinator.markers(work.scope).view()))
         texts.append(plan.as_text(work.settings.site, work.settings.revision, forecasts))
     return "\n".join(texts)
+
+
+def _repair(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
+    """Restore a site's maintenance flags, fenced and recorded like every other change of a site."""
+    work = next((work for work in works if work.settings.site == words[1]), None)
+    if work is None:
+        message = f"{words[1]!r} is not among the sites of this container (SITE, SITES)"
+        raise ConfigError(message)
+    maintenance = Maintenance(work)
+    if maintenance.journal() is None:
+        return f"site {work.settings.site} is not in maintenance of ours; nothing to restore"
+    revision = f"repair {dt.datetime.now(dt.UTC).isoformat(timespec='seconds')}"
+    step = Step("repair", maintenance.restore, timeout=work.settings.step_timeout)
+    run(Plan(work.scope, revision, [step], Budget(failures=1)), coordinator, timeout=work.settings.wait_timeout)
+    return f"site {work.settings.site}: maintenance and scheduler are as they were before the upgrade"
 
 
 def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> str:

@@ -103,9 +103,12 @@ def read(path: Path) -> dict[str, object]:
     limit = time.monotonic() + BAD_JSON_PATIENCE
     while True:
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(files.read(path))
         except FileNotFoundError:
             return {}
+        except OSError as error:
+            message = f"{path}: {error.strerror}"
+            raise CommandFailed(message, 1, message) from error
         except ValueError as error:
             problem = f"{path} is damaged: {type(error).__name__}"
         else:

@@ -28,6 +28,12 @@ def is_linked(sites: Path, target: Path) -> bool:
     return place.is_symlink() and place.readlink() == target
 
 
+def is_folder(sites: Path) -> bool:
+    """Return whether ``sites/assets`` is a folder of the volume."""
+    place = sites / "assets"
+    return place.is_dir() and not place.is_symlink()
+
+
 def link(sites: Path, target: Path, check: Callable[[], None]) -> None:
     """Make ``sites/assets`` the link; ``check`` raises if that is not our business any more.
 

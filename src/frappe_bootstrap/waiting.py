@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
-from frappe_bootstrap import inspection, redis_link
+from frappe_bootstrap import files, inspection, redis_link
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -121,11 +121,36 @@ def check_container(settings: Settings) -> None:
         problem = _unwritable(settings.bench / part)
         if problem:
             problems.append(f"  {settings.bench / part}: {problem}")
+    problems += _unusable(settings)
     if problems:
         who = f"user {os.getuid()}, group {os.getgid()}"
         lines = "\n".join(problems)
-        message = f"folders that {who} must be able to write (chown or chmod them, or set fsGroup):\n{lines}"
+        message = f"what {who} must be able to read and write (chown or chmod it, or set fsGroup):\n{lines}"
         raise ConfigError(message)
+
+
+def _unusable(settings: Settings) -> list[str]:
+    """Return what on the volume is of a kind that a bench never has, before anything waits for it or follows it.
+
+    A link within the volume is followed; one that leaves it could make us overwrite any file of this machine.
+    """
+    names = [f"{name}/site_config.json" for name in settings.names]
+    problems = [
+        f"  {settings.sites / name}: is a link to nothing; is another volume not mounted?"
+        for name in settings.names
+        if (settings.sites / name).is_symlink() and not (settings.sites / name).exists()
+    ]
+    for name in ("common_site_config.json", "apps.txt", *names):
+        path = settings.sites / name
+        try:
+            files.read(path)
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            problems.append(f"  {path}: {getattr(error, 'strerror', None) or 'is not text'}")
+        if path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve()):
+            problems.append(f"  {path}: is a link that leaves its folder: put a plain file there")
+    return problems
 
 
 def _unwritable(folder: Path) -> str | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from coordinate.errors import ConfigError
 from coordinate.steps import Step
 from frappe_bootstrap import image, volume
+from frappe_bootstrap.maintenance import Maintenance
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,12 +71,23 @@ class Assets:
             self._build(context)
 
     def _link(self, context: StepContext) -> None:
+        """Make the link; a folder of the original image is taken away behind closed doors: its pages need it."""
         if self.amiss() is None:
             return
+        if (self._sites / "assets").is_mount():
+            self._decline("sites/assets is a mount of its own: the image brings its assets, take the mount away")
+        alone = len(self._work.settings.names) == 1
+        closed = alone and not self._work.created and volume.is_folder(self._sites)
+        maintenance = Maintenance(self._work)
+        if closed:
+            maintenance.on(context)
         try:
             volume.link(self._sites, self._baked, context.lease.check)
         except OSError as error:
-            self._decline(f"the image's assets cannot be linked: {error}; is sites/assets a mount of its own?")
+            self._decline(f"the image's assets cannot be linked: {error}")
+        finally:
+            if closed:
+                maintenance.restore(context)
         self._work.log("assets", f"linked: {self._baked}")
 
     def _build(self, context: StepContext) -> None:
