@@ -42,6 +42,8 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
 ``UPGRADE_MODE``               while a site is migrated that may be served: ``maintenance`` (default), ``live`` or
                                ``refuse`` (exit code 86)
+``ALLOW_DOWNGRADE``            1: serve although the database is of a newer revision; it is never migrated backwards
+``REVISION_REUSE``             an ``IMAGE_REV`` that now has another schema: ``rerun`` (default) or ``refuse`` (exit 85)
 ``MAINTENANCE_WAIT_SECS``      seconds until every web process knows of the maintenance; default 61, because newer
                                ones keep their configuration for 60 s; 0: none
 ``DRAIN_TIMEOUT``              seconds to wait for a site's queued and running jobs; then the attempt has failed;
@@ -121,6 +123,8 @@ VARIABLES = SECRETS.union(
         "FOLLOWER_WAIT_SECS",
         "RUN_MIGRATIONS_ON_BOOT",
         "UPGRADE_MODE",
+        "ALLOW_DOWNGRADE",
+        "REVISION_REUSE",
         "MAINTENANCE_WAIT_SECS",
         "DRAIN_TIMEOUT",
         "AUTO_INSTALL_NEW_APPS",
@@ -153,6 +157,8 @@ class Settings:
     create: bool
     migrate: bool
     upgrade_mode: str
+    allow_downgrade: bool
+    reuse: str
     maintenance_wait: float
     drain_timeout: float
     rebuild: str
@@ -227,6 +233,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         create=not reader.flag("SKIP_INIT"),
         migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
         upgrade_mode=reader.choice("UPGRADE_MODE", {mode: mode for mode in UPGRADE_MODES}, "maintenance"),
+        allow_downgrade=reader.flag("ALLOW_DOWNGRADE"),
+        reuse=reader.choice("REVISION_REUSE", {"rerun": "rerun", "refuse": "refuse"}, "rerun"),
         maintenance_wait=reader.number("MAINTENANCE_WAIT_SECS", 61.0, zero=True),
         drain_timeout=reader.number("DRAIN_TIMEOUT", 300.0, zero=True),
         rebuild=servers.rebuild(reader, redis, lease_url),
