@@ -10,12 +10,12 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``IMAGE_REV``                  revision this image brings about; default: the fingerprint of its schema
 ``APPS``                       apps to install besides frappe, separated by blanks
 ``SKIP_INIT``                  1: never create a site (exit code 82 when it is missing)
-``DB_TYPE``                    ``mariadb`` (default); ``mysql`` is taken as mariadb, with a notice
+``DB_TYPE``                    ``mariadb`` (default) or ``postgres``; ``mysql`` is taken as mariadb, with a notice
 ``DB_HOST``                    required; database server
-``DB_PORT``                    default 3306
+``DB_PORT``                    default 3306, or 5432 for postgres
 ``DB_NAME``                    database of a new site, the first of several; default: a hash of the site's name
 ``DB_PASS``                    secret; password of a new site's database user; default: a random one
-``DB_ROOT_USER``               default ``root``; only used when a site has to be created
+``DB_ROOT_USER``               default ``root`` or ``postgres``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
 ``ADMIN_PASS``                 secret; only needed when a site has to be created
 ``REDIS_HOST``                 required, unless both URLs below are given

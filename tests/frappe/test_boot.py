@@ -151,7 +151,7 @@ def test_a_wrong_password_of_the_site_is_unreachable_and_never_a_reason_to_creat
     assert fleet.run()[0] == 0
     path = fleet.sites / "s1" / "site_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "db_password": "wrong"}))
-    code, _, err = fleet.run(IMAGE_REV="2")
+    code, _, err = fleet.run(IMAGE_REV="2", DB_PASS="")
     assert code == 81
     assert "bound to another host" in err
     assert fleet.commands() == COLD

@@ -140,9 +140,11 @@ def test_the_lease_length_follows_the_original_variables(environ: dict[str, str]
 
 
 def test_database_types_that_are_not_mariadb_are_named(environ: dict[str, str]) -> None:
-    """Mysql is taken as mariadb with a notice; postgres is refused for now."""
+    """Mysql is taken as mariadb with a notice; another server is refused (hazard 26)."""
     assert settings.load({**environ, "DB_TYPE": "mysql"}).notices
-    assert "postgres is not supported yet" in problems({**environ, "DB_TYPE": "postgres"})
+    postgres = settings.load({**environ, "DB_TYPE": "postgres"}).database
+    assert (postgres.kind, postgres.port, postgres.root_user) == ("postgres", 5432, "postgres")
+    assert "neither mariadb nor postgres" in problems({**environ, "DB_TYPE": "oracle"})
 
 
 def test_whole_redis_urls_need_a_port_and_make_host_and_ports_optional(environ: dict[str, str]) -> None:
