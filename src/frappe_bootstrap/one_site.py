@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from coordinate.errors import WaitTimeout
 from coordinate.steps import Outcome, run
 from coordinate.types import MarkerState
-from frappe_bootstrap import steps
+from frappe_bootstrap import revisions, steps
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind
 from frappe_bootstrap.waiting import bear_outages
@@ -14,9 +16,14 @@ from frappe_bootstrap.waiting import bear_outages
 if TYPE_CHECKING:
     from coordinate import Coordinator
     from coordinate.types import MarkerRecord
+    from frappe_bootstrap.inspection import State
     from frappe_bootstrap.reporting import Reporter
     from frappe_bootstrap.waiting import Stop
     from frappe_bootstrap.work import Work
+
+_KEPT = ("config", "site")
+"""Steps that another schema does not concern."""
+_LOOK_EVERY = 1.0
 
 
 class Site:
@@ -50,19 +57,31 @@ class Site:
         Raises:
             CoordinateError: it is not.
         """
-        settings = self.work.settings
-        leads, revision, patience = settings.operation.leads, settings.revision, settings.wait_timeout
-        before = bear_outages(self.markers.view, patience, self._stop, self._reporter.line).claim
-        outcome = run(self.plan, self._coordinator, timeout=timeout, observer=self._reporter.event, lead=leads)
-        after = bear_outages(self.markers.view, patience, self._stop, self._reporter.line)
-        tokens = [record.token for record in after.records if record.revision == revision]
+        limit, log = self.work.settings.wait_timeout, self._reporter.line
+        before = bear_outages(self.markers.view, limit, self._stop, log).claim
+        outcome = self._bring_about(timeout, believe=believe)
+        after = bear_outages(self.markers.view, limit, self._stop, log)
+        tokens = [record.token for record in after.records if record.revision == self.plan.revision]
         self.seen = max(0 if before is None else before.token, *tokens, 0)
-        if outcome is not Outcome.RAN and not believe:
-            if leads:
-                steps.Config(self.work).refresh(self._coordinator, timeout)
-            self.check_truth()
-            steps.Mirrors.of_site(self.work).restore(self._coordinator)
         return outcome
+
+    def _bring_about(self, timeout: float, *, believe: bool) -> Outcome:
+        leads = self.work.settings.operation.leads
+        first = Outcome.ALREADY_DONE
+        while True:
+            if not believe and not self._may_run(timeout):
+                return first
+            outcome = run(self.plan, self._coordinator, timeout=timeout, observer=self._reporter.event, lead=leads)
+            if believe or outcome is Outcome.RAN:
+                return outcome
+            if outcome is Outcome.ALREADY_DONE:
+                break
+            # Others have done it, perhaps with another image of that name: the database tells.
+            first = outcome
+        if leads:
+            steps.Config(self.work).refresh(self._coordinator, timeout)
+        steps.Mirrors.of_site(self.work).restore(self._coordinator)
+        return first
 
     def records(self) -> tuple[bool, MarkerRecord | None]:
         """Return whether all is done, and the first step that is not.
@@ -79,21 +98,73 @@ class Site:
         """Return whether nobody holds the site's lease at this instant."""
         return self._coordinator.lease(self.work.scope).holder() is None
 
-    def check_truth(self) -> None:
-        """Do not believe a record alone: the database has to say so, too.
+    def _may_run(self, timeout: float) -> bool:
+        """Look at the database, and do not believe records that it contradicts. False: serve, and change nothing.
 
         Raises:
-            StepRefused: the record says done, the database does not.
+            StepRefused: the database is ahead, or the records say done and the site is not there.
             BackendUnavailable: no look succeeded within WAIT_TIMEOUT; that says nothing about the site.
             Interrupted: asked to stop.
         """
         settings = self.work.settings
-        state = bear_outages(self.work.bench.state, settings.wait_timeout, self._stop, self._reporter.line)
+        state = self._look()
+        done, _ = self.records()
         if state.kind is not Kind.HEALTHY:
-            refuse(
-                f"revision {settings.revision} of site {self.name} is recorded as done, but the site is {state}; was a "
-                "volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
-            )
+            if done:
+                refuse(
+                    f"revision {settings.revision} of site {self.name} is recorded as done, but the site is {state}; "
+                    "was a volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
+                )
+            return True
+        verdict = revisions.judge(settings, state)
+        if verdict is revisions.Verdict.TOLERATED:
+            text = "the database is ahead of this image; served without any change (ALLOW_DOWNGRADE=1)"
+            self._reporter.line(text, level="WARNING")
+            return False
+        if done and verdict is revisions.Verdict.NEEDED and settings.migrate:
+            if settings.operation.leads:
+                self._forget(timeout)
+            else:
+                self._await_another(timeout)
+        elif done:
+            self._warn_of_missing(state)
+        return True
+
+    def _look(self) -> State:
+        limit = self.work.settings.wait_timeout
+        return bear_outages(self.work.bench.state, limit, self._stop, self._reporter.line)
+
+    def _forget(self, timeout: float) -> None:
+        """Take back records that the database contradicts: it was restored, or the name stands for another schema."""
+        lease = self._coordinator.lease(self.work.scope)
+        lease.acquire(timeout)
+        with lease:
+            state = self._look()
+            verdict = revisions.judge(self.work.settings, state) if state.kind is Kind.HEALTHY else None
+            if verdict is not revisions.Verdict.NEEDED or not self.records()[0]:
+                return
+            text = "recorded as done, but the database says otherwise (restored, or another image of that name): again"
+            self._reporter.line(text, level="WARNING")
+            steps.Mirrors.of_site(self.work).remove()
+            for step in self.plan.steps:
+                if step.name not in _KEPT:
+                    lease.check()
+                    self.markers.reset(step.name, self.plan.revision)
+
+    def _await_another(self, timeout: float) -> None:
+        """Wait until one that may lead has taken such records back.
+
+        Raises:
+            WaitTimeout: nobody did.
+        """
+        ends_at = time.monotonic() + timeout
+        while self.records()[0] and revisions.judge(self.work.settings, self._look()) is revisions.Verdict.NEEDED:
+            if time.monotonic() >= ends_at:
+                message = f"site {self.name} has to be migrated again, and nobody who may lead did it"
+                raise WaitTimeout(message)
+            self._stop.sleep(_LOOK_EVERY)
+
+    def _warn_of_missing(self, state: State) -> None:
         missing = [app for app in self.work.wanted if app not in state.apps]
         if missing:
             names = ", ".join(missing)

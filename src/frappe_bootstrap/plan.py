@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from coordinate.errors import CommandFailed
+from coordinate.errors import CommandFailed, StepRefused
 from coordinate.types import MarkerState, Verdict
-from frappe_bootstrap import image, steps
+from frappe_bootstrap import image, revisions, steps
 from frappe_bootstrap.inspection import Kind
 
 if TYPE_CHECKING:
@@ -29,16 +29,27 @@ class Forecast(NamedTuple):
 
 def of_site(work: Work, state: State, view: MarkerView) -> Iterator[Forecast]:
     """Yield what would happen to each step, in order; nothing comes after a refusal."""
+    try:
+        verdict = revisions.judge(work.settings, state) if state.kind is Kind.HEALTHY else None
+    except StepRefused as refused:
+        yield Forecast("boot", REFUSE, str(refused))
+        return
+    if verdict is revisions.Verdict.TOLERATED:
+        yield Forecast("boot", NOTHING, "the database is ahead of this image; it is served without any change")
+        return
+    again = verdict is revisions.Verdict.NEEDED
     for step in steps.plan(work).steps:
         record = view.find(step.name, work.settings.revision)
-        forecast = _of_step(work, step.name, state, record)
+        forecast = _of_step(work, step.name, state, record, again=again)
         yield forecast
         if forecast.what == REFUSE:
             return
 
 
-def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None) -> Forecast:
+def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None, *, again: bool) -> Forecast:
     if record is not None and record.state is MarkerState.DONE:
+        if again and step == "migrate":
+            return Forecast(step, DO, "recorded as done, but the database says otherwise")
         return _done(work, step, state, record)
     if record is not None and record.state is MarkerState.FAILED and record.verdict is not Verdict.OPEN:
         why = f"{record.verdict.value}; `coordinate marker reset` clears it. {record.detail.strip()[-300:]}"

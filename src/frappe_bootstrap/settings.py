@@ -10,12 +10,12 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``IMAGE_REV``                  revision this image brings about; default: the fingerprint of its schema
 ``APPS``                       apps to install besides frappe, separated by blanks
 ``SKIP_INIT``                  1: never create a site (exit code 82 when it is missing)
-``DB_TYPE``                    ``mariadb`` (default); ``mysql`` is taken as mariadb, with a notice
+``DB_TYPE``                    ``mariadb`` (default) or ``postgres``; ``mysql`` is taken as mariadb, with a notice
 ``DB_HOST``                    required; database server
-``DB_PORT``                    default 3306
+``DB_PORT``                    default 3306, or 5432 for postgres
 ``DB_NAME``                    database of a new site, the first of several; default: a hash of the site's name
 ``DB_PASS``                    secret; password of a new site's database user; default: a random one
-``DB_ROOT_USER``               default ``root``; only used when a site has to be created
+``DB_ROOT_USER``               default ``root`` or ``postgres``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
 ``ADMIN_PASS``                 secret; only needed when a site has to be created
 ``REDIS_HOST``                 required, unless both URLs below are given
@@ -70,6 +70,8 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
 ``UPGRADE_MODE``               while a site is migrated that may be served: ``maintenance`` (default), ``live`` or
                                ``refuse`` (exit code 86)
+``ALLOW_DOWNGRADE``            1: serve although the database is of a newer revision; it is never migrated backwards
+``REVISION_REUSE``             an ``IMAGE_REV`` that now has another schema: ``rerun`` (default) or ``refuse`` (exit 85)
 ``MAINTENANCE_WAIT_SECS``      seconds until every web process knows of the maintenance; default 61, because newer
                                ones keep their configuration for 60 s; 0: none
 ``DRAIN_TIMEOUT``              seconds to wait for a site's queued and running jobs; then the attempt has failed;
@@ -149,6 +151,8 @@ VARIABLES = SECRETS.union(
         "FOLLOWER_WAIT_SECS",
         "RUN_MIGRATIONS_ON_BOOT",
         "UPGRADE_MODE",
+        "ALLOW_DOWNGRADE",
+        "REVISION_REUSE",
         "MAINTENANCE_WAIT_SECS",
         "DRAIN_TIMEOUT",
         "AUTO_INSTALL_NEW_APPS",
@@ -182,6 +186,8 @@ class Settings:
     create: bool
     migrate: bool
     upgrade_mode: str
+    allow_downgrade: bool
+    reuse: str
     maintenance_wait: float
     drain_timeout: float
     rebuild: str
@@ -257,6 +263,8 @@ def load(environ: Mapping[str, str]) -> Settings:
         create=not reader.flag("SKIP_INIT"),
         migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
         upgrade_mode=reader.choice("UPGRADE_MODE", {mode: mode for mode in UPGRADE_MODES}, "maintenance"),
+        allow_downgrade=reader.flag("ALLOW_DOWNGRADE"),
+        reuse=reader.choice("REVISION_REUSE", {"rerun": "rerun", "refuse": "refuse"}, "rerun"),
         maintenance_wait=reader.number("MAINTENANCE_WAIT_SECS", 61.0, zero=True),
         drain_timeout=reader.number("DRAIN_TIMEOUT", 300.0, zero=True),
         rebuild=servers.rebuild(reader, redis, lease_url),

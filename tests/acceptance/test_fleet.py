@@ -76,7 +76,10 @@ def test_a_new_revision_migrates_once(tmp_path: Path, redis_port: int) -> None:
     "point", ["migrate:before_migrate", "migrate:doctypes@frappe", "migrate:after_migrate", "install-app:after_install"]
 )
 def test_a_killed_leader_is_replaced_and_everybody_serves(tmp_path: Path, redis_port: int, point: str) -> None:
-    """SIGKILL in the middle: what it started dies with it, the next one finishes, each step is done once."""
+    """SIGKILL in the middle: what it started dies with it, the next one finishes, each step is done once.
+
+    Hazards 12 and 13.
+    """
     gate = tmp_path / "gate"
     with Fleet(tmp_path, 3, redis_port, STANDIN_PAUSE=f"{point}*1={gate}", STANDIN_SPAWN="setsid") as fleet:
         for container in fleet.containers:
@@ -130,7 +133,7 @@ def test_sigterm_while_waiting_ends_at_once(tmp_path: Path, redis_port: int) -> 
 
 
 def test_servers_that_are_down_are_named_and_end_with_69(tmp_path: Path, redis_port: int) -> None:
-    """Redis or the database: waits, says why, and never calls itself a follower."""
+    """Hazard 14: redis or the database: waits, says why, and never calls itself a follower."""
     with Fleet(tmp_path, 2, redis_port, WAIT_TIMEOUT="1.5") as fleet:
         assert fleet.boot(COORDINATE_URL="redis://127.0.0.1:1/0") == [69, 69], fleet.told()
         assert "127.0.0.1:1" in fleet.told()

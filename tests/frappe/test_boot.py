@@ -36,7 +36,7 @@ def test_three_cold_replicas_serve_and_every_step_is_done_once(fleet: Fleet) -> 
 
 
 def test_a_warm_replica_runs_no_bench_command_and_follows_a_changed_environment(fleet: Fleet) -> None:
-    """Moved servers reach the config although the revision is done; the same environment writes nothing."""
+    """Point 30: moved servers reach the config although the revision is done; the same environment writes nothing."""
     assert fleet.run()[0] == 0
     path = fleet.sites / "common_site_config.json"
     before = path.stat()
@@ -151,7 +151,7 @@ def test_a_wrong_password_of_the_site_is_unreachable_and_never_a_reason_to_creat
     assert fleet.run()[0] == 0
     path = fleet.sites / "s1" / "site_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "db_password": "wrong"}))
-    code, _, err = fleet.run(IMAGE_REV="2")
+    code, _, err = fleet.run(IMAGE_REV="2", DB_PASS="")
     assert code == 81
     assert "bound to another host" in err
     assert fleet.commands() == COLD
@@ -223,7 +223,7 @@ def test_a_signal_stops_the_running_step_and_the_next_replica_goes_on(fleet: Fle
 
 
 def test_no_secret_is_seen_by_anybody(fleet: Fleet, tmp_path: Path) -> None:
-    """Not in the process list while a site is made, logs, markers, mirrors, or the command's environment."""
+    """Hazard 31: not in the process list while a site is made, logs, markers, mirrors, or the command's environment."""
     spy = tmp_path / "spy.sh"
     spy.write_text(f"#!/bin/sh\ncat /proc/[0-9]*/cmdline 2>/dev/null >> {tmp_path}/seen\n")
     spy.chmod(0o755)

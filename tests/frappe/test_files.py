@@ -60,7 +60,7 @@ def test_mirrors_keep_the_original_names_where_those_are_safe() -> None:
 
 
 def test_ten_writers_of_a_config_file_lose_nothing(tmp_path: Path) -> None:
-    """The original lost half of the updates with two writers; every reader sees a whole file."""
+    """Hazard 27: the original lost half of the updates with two writers; every reader sees a whole file."""
     (tmp_path / "c.json").write_text('{"unknown": 1}')
     command = [sys.executable, "-c", WRITER, str(tmp_path)]
     writers = [subprocess.Popen([*command, f"w{number}"]) for number in range(10)]
@@ -72,7 +72,7 @@ def test_ten_writers_of_a_config_file_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_a_config_file_that_is_right_is_not_touched(tmp_path: Path) -> None:
-    """Mode and unknown keys stay; defaults never replace a value; no change means no write."""
+    """Point 18: mode and unknown keys stay; defaults never replace a value; no change means no write."""
     path, lock = tmp_path / "c.json", tmp_path / "locks" / "c.lock"
     path.write_text('{"default_site": "other", "kept": [1]}')
     path.chmod(0o640)
@@ -87,7 +87,7 @@ def test_a_config_file_that_is_right_is_not_touched(tmp_path: Path) -> None:
 def test_a_file_is_replaced_as_a_whole_and_a_failure_leaves_no_trace(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Mode and content stay as they were when the rename does not happen; a new file is readable by all."""
+    """Hazard 36: mode and content stay as they were when the rename does not happen; a new file is readable by all."""
     path = tmp_path / "apps.txt"
     files.replace(path, "old")
     assert path.stat().st_mode & 0o7777 == 0o644
@@ -113,7 +113,7 @@ def test_a_damaged_config_file_is_left_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_somebody_holds_is_waited_for_in_vain_only_so_long(tmp_path: Path) -> None:
-    """The framework's own lock is respected."""
+    """Hazard 20: the framework's own lock is respected."""
     lock = tmp_path / "site_config.lock"
     assert config_files.is_free(lock)
     with lock.open("w") as holder:

@@ -58,7 +58,7 @@ def test_the_least_environment_is_enough(environ: dict[str, str]) -> None:
 
 
 def test_all_problems_are_reported_at_once(plain_bench: Path) -> None:
-    """One refusal names every variable and how to put it right."""
+    """Point 17: one refusal names every variable and how to put it right."""
     text = problems(
         {
             "BENCH_DIR": str(plain_bench / "nowhere"),
@@ -107,7 +107,7 @@ def test_several_sites_are_named_once_each_and_the_first_one_is_site(environ: di
 
 
 def test_secrets_come_from_files_and_are_in_no_repr(environ: dict[str, str], tmp_path: Path) -> None:
-    """A trailing newline is not part of a secret; the value and its file together are refused."""
+    """Hazard 32: a trailing newline is not part of a secret; the value and its file together are refused."""
     (tmp_path / "root").write_text("canary-root\n")
     given = {**environ, "DB_ROOT_PASS_FILE": str(tmp_path / "root"), "REDIS_PASS": "canary@/#:"}
     found = settings.load(given)
@@ -140,13 +140,15 @@ def test_the_lease_length_follows_the_original_variables(environ: dict[str, str]
 
 
 def test_database_types_that_are_not_mariadb_are_named(environ: dict[str, str]) -> None:
-    """Mysql is taken as mariadb with a notice; postgres is refused for now."""
+    """Mysql is taken as mariadb with a notice; another server is refused (hazard 26)."""
     assert settings.load({**environ, "DB_TYPE": "mysql"}).notices
-    assert "postgres is not supported yet" in problems({**environ, "DB_TYPE": "postgres"})
+    postgres = settings.load({**environ, "DB_TYPE": "postgres"}).database
+    assert (postgres.kind, postgres.port, postgres.root_user) == ("postgres", 5432, "postgres")
+    assert "neither mariadb nor postgres" in problems({**environ, "DB_TYPE": "oracle"})
 
 
 def test_whole_redis_urls_need_a_port_and_make_host_and_ports_optional(environ: dict[str, str]) -> None:
-    """A URL without a port makes a migration crash (operating-frappe 16)."""
+    """Point 16: a URL without a port makes a migration crash (operating-frappe 16)."""
     given = {name: value for name, value in environ.items() if not name.startswith("REDIS_")}
     urls = {"REDIS_CACHE_URL": "rediss://u:canary@c:1/2", "REDIS_QUEUE_URL": "redis://q:2"}
     found = settings.load({**given, **urls})

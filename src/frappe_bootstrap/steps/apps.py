@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from coordinate.errors import CommandFailed
 from coordinate.steps import Step
-from frappe_bootstrap import upgrade
+from frappe_bootstrap import revisions, upgrade
 from frappe_bootstrap.inspection import Kind
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class Apps:
         revision, began and did not finish is installed again with --force, listed or not, wanted or not any more.
         """
         notes = self._work.resume(context)
-        listed = self._work.healthy(context).apps
+        state = self._work.healthy(context)
+        listed = state.apps
         unknown = [app for app in self._work.wanted if app not in self._work.image]
         if unknown:
             # Our own environment is wrong; once it is put right, no record has to be cleared.
@@ -42,7 +43,9 @@ class Apps:
         missing += [app for app in begun if app in listed and app in self._work.image and app not in self._work.wanted]
         if missing or notes.get("migrate_again"):
             # Pages of an older revision break once an app is there that their image lacks, whatever apps.txt says.
+            revisions.judge(self._work.settings, state)
             upgrade.close(self._work, context)
+            revisions.begin(self._work, context, state)
             self._work.write_apps(context)
         for app in missing:
             force, others = app in begun, [other for other in begun if other != app]
@@ -54,6 +57,7 @@ class Apps:
         if notes.get("migrate_again"):
             self._work.write_apps(context)
             self._work.for_site(context, "migrate")
+            revisions.finish(self._work, context)
             context.note(migrate_again="")
         upgrade.reopen(self._work, context)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinate.steps import Step
-from frappe_bootstrap import upgrade
+from frappe_bootstrap import revisions, upgrade
 from frappe_bootstrap.codes import refuse
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ class Migration:
                 f"site {self._work.settings.site} has apps that this image lacks: {names} (the image has {known}). A "
                 "migration without them would leave it broken: use an image that has them, or uninstall them there"
             )
+        revisions.judge(self._work.settings, state)
         upgrade.close(self._work, context)
+        revisions.begin(self._work, context, state)
         self._work.write_apps(context)
         self._work.for_site(context, "migrate")
+        revisions.finish(self._work, context)

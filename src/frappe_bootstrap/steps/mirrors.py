@@ -68,6 +68,11 @@ class Mirrors:
             self._write_mirror(path, record.token if record is not None else 0)
         self._work.log("ready", f"written again: {', '.join(path.name for path in missing)}")
 
+    def remove(self) -> None:
+        """Remove the mirrors, the last one first: the revision is not ready any more."""
+        for path in reversed(self._mirrors()):
+            path.unlink(missing_ok=True)
+
     def _mirrors(self) -> list[Path]:
         """Return the paths of the mirrors; ``ready`` is the last one."""
         kinds = [kind for kind in self._kinds if kind != "migrated" or self._work.settings.migrate]
