@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def test_a_primary_killed_in_the_middle_of_migrate_changes_nothing(tmp_path: Path, redis_port: int) -> None:
-    """The leader carries on with the same lease, each step is done once, everybody serves."""
+    """Hazards 15 and 21: the leader carries on with the same lease, each step is done once, everybody serves."""
     servers, bench, gate = tmp_path / "servers", tmp_path / "fleet", tmp_path / "gate"
     servers.mkdir()
     bench.mkdir()

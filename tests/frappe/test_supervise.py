@@ -9,12 +9,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import psutil
 import pytest
 
 from coordinate import connect
 from coordinate.testing import eventually
-from frappe_bootstrap import probes
+from coordinate.types import MarkerRecord, MarkerState, Verdict
+from frappe_bootstrap import probes, record, watch
 from tests.frappe.conftest import LIMIT, Fleet, done_steps
 from tests.standin.fleet import Gate
 
@@ -137,6 +139,30 @@ def test_a_newer_revision_stops_the_command_where_that_is_asked_for(fleet: Fleet
     child.send_signal(signal.SIGTERM)
     _, err = child.communicate(timeout=LIMIT)
     assert child.returncode == 87, err
+
+
+def test_the_database_tells_of_a_newer_revision_whose_records_are_elsewhere() -> None:
+    """Point 14: a leader of another volume or marker store is known by what it wrote into the database."""
+    old, new = record.Revision("1", token=5), record.Revision("2", token=8)
+    assert watch.newer_in_database(record.SiteRecord(), "1", 5) == ""
+    assert watch.newer_in_database(record.SiteRecord(revision=old), "1", 5) == ""
+    assert watch.newer_in_database(record.SiteRecord(revision=new), "1", 5) == "2"
+    assert watch.newer_in_database(record.SiteRecord(revision=new), "1", 8) == ""
+    begun = record.SiteRecord(revision=old, migrating=record.Migrating("3", token=9))
+    assert watch.newer_in_database(begun, "1", 5) == "3"
+
+
+def test_what_was_refused_or_only_configured_is_no_newer_revision() -> None:
+    """It has changed nothing that an older revision would notice; what was begun and stopped has."""
+    made = MarkerRecord("migrate", "2", MarkerState.INTERRUPTED, token=6)
+    assert watch.newer((made,), "1", 5) == "2"
+    for other in (
+        {"token": 5},
+        {"revision": "1"},
+        {"step": "config"},
+        {"state": MarkerState.FAILED, "verdict": Verdict.REFUSED},
+    ):
+        assert watch.newer((msgspec.structs.replace(made, **other),), "1", 5) == ""
 
 
 def test_a_watcher_that_dies_is_started_again(fleet: Fleet) -> None:
