@@ -9,7 +9,9 @@ a COMMAND::
     ready           does this container serve? A readiness probe
     status          of each site: its state, who leads, each step with its times, last lines of failures; --json
     plan            what a start would do now, and why; changes nothing
-    repair          --maintenance SITE: open a site again that a failed upgrade has left closed
+    repair          SITE: fill a half-made site again, nothing in it is needed; --maintenance SITE: open a site again
+                    that a failed upgrade has left closed
+    adopt           SITE: take a healthy site that somebody else has made as ours
     release-volume  give the volume back to the original image: its own folder of assets in its place
 """
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROBES = ("live", "ready")
-_COMMANDS = ("status", "plan", "repair", "release-volume")
+_COMMANDS = ("status", "plan", "repair", "adopt", "release-volume")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

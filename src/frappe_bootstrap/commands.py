@@ -15,7 +15,7 @@ import msgspec
 from coordinate import connect
 from coordinate.errors import ConfigError, CoordinateError
 from coordinate.steps import Budget, Plan, Step, run
-from frappe_bootstrap import codes, plan, settings, status, steps, volume
+from frappe_bootstrap import codes, plan, repair, settings, status, steps, volume
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.maintenance import Maintenance
 from frappe_bootstrap.reporting import Redactor
@@ -33,15 +33,16 @@ if TYPE_CHECKING:
 USAGE = {
     "status": "status [--json]",
     "plan": "plan",
-    "repair": "repair --maintenance SITE",
+    "repair": "repair [--maintenance] SITE",
+    "adopt": "adopt SITE",
     "release-volume": "release-volume",
 }
-_REPAIR_WORDS = 2
 
 
 def _understood(command: str, words: Sequence[str]) -> bool:
-    if command == "repair":
-        return len(words) == _REPAIR_WORDS and words[0] == "--maintenance"
+    if command in {"repair", "adopt"}:
+        names = [word for word in words if word != "--maintenance" or command == "adopt"]
+        return len(names) == 1 and not names[0].startswith("-")
     return not set(words) - ({"--json"} if command == "status" else set())
 
 
@@ -57,8 +58,7 @@ def main(command: str, words: Sequence[str]) -> int:
         chosen = settings.load(os.environ)
         redact = Redactor(chosen.secrets)
         with connect(chosen.lease_url, markers_url=_markers_url(chosen), ttl=chosen.ttl) as coordinator:
-            action = {"status": _status, "plan": _plan, "repair": _repair, "release-volume": _release}[command]
-            text = action(_works(chosen, stop), coordinator, words)
+            text = _ACTIONS[command](_works(chosen, stop), coordinator, words)
     except CoordinateError as error:
         sys.stderr.write(redact(f"{error}\n"))
         return codes.exit_code(error)
@@ -100,12 +100,30 @@ def _plan(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> str:
     return "\n".join(texts)
 
 
-def _repair(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
-    """Restore a site's maintenance flags, fenced and recorded like every other change of a site."""
-    work = next((work for work in works if work.settings.site == words[1]), None)
-    if work is None:
-        message = f"{words[1]!r} is not among the sites of this container (SITE, SITES)"
+def _one(works: list[Work], words: Sequence[str]) -> Work:
+    found = [work for work in works if work.settings.site in words]
+    if not found:
+        message = f"{words[-1]!r} is not among the sites of this container (SITE, SITES)"
         raise ConfigError(message)
+    return found[0]
+
+
+def _adopt(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
+    work = _one(works, words)
+    repair.adopt(work, coordinator)
+    return f"site {work.settings.site} carries our record now"
+
+
+def _repair(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
+    work = _one(works, words)
+    if "--maintenance" in words:
+        return _open(work, coordinator)
+    repair.repair(work, coordinator)
+    return f"site {work.settings.site} is {work.bench.state()}"
+
+
+def _open(work: Work, coordinator: Coordinator) -> str:
+    """Restore a site's maintenance flags, fenced and recorded like every other change of a site."""
     maintenance = Maintenance(work)
     if maintenance.journal() is None:
         return f"site {work.settings.site} is not in maintenance of ours; nothing to restore"
@@ -131,3 +149,6 @@ def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> s
                 lease.check()
 
         return volume.release(chosen.sites, check)
+
+
+_ACTIONS = {"status": _status, "plan": _plan, "repair": _repair, "adopt": _adopt, "release-volume": _release}

@@ -161,6 +161,24 @@ def test_status_and_plan_say_what_is_and_would_be_and_change_nothing(fleet: Flee
     assert not [line for line in out.splitlines() if line.startswith("  apps ")]
 
 
+def test_an_operator_repairs_adopts_and_opens_a_site_by_command(fleet: Fleet) -> None:
+    """Point 13, pains 9 and 14: the commands that refusals name; a site that is not ours to touch is not touched."""
+    assert fleet.run()[0] == 0
+    assert fleet.run("adopt", "s1")[0] == 0
+    config = {**fleet.bench.config(), "maintenance_mode": 1, "pause_scheduler": 1}
+    config["frappe_bootstrap_maintenance"] = {"before": {}, "token": 1}
+    (fleet.sites / "s1/site_config.json").write_text(json.dumps(config))
+    code, out, err = fleet.run("repair", "--maintenance", "s1")
+    assert code == 0, err
+    assert "as they were before the upgrade" in out
+    assert "maintenance_mode" not in fleet.bench.config()
+    assert "nothing to restore" in fleet.run("repair", "--maintenance", "s1")[1]
+    code, out, err = fleet.run("repair", "s1")
+    assert (code, out) == (0, "site s1 is healthy\n"), err
+    assert fleet.run("repair", "other")[0] == 78
+    assert fleet.run("adopt")[0] == fleet.run("repair", "--force", "s1")[0] == 64
+
+
 def test_plan_names_what_forbids_a_new_site(fleet: Fleet) -> None:
     """From root's look at the server, without creating anything: no folder, no database, no record."""
     fleet.sites.mkdir()
