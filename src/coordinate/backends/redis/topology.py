@@ -51,6 +51,8 @@ class Topology(ABC):
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
         self.options = options
+        self.changes = 0
+        """How often the servers have changed: what was asked of them before may be wrong now."""
         self._watches: weakref.WeakSet[RedisWatch] = weakref.WeakSet()
 
     @property
@@ -203,31 +205,32 @@ class Topology(ABC):
 
         return self.converse(what, calls[0].place, talk)
 
+    def everywhere(self, what: str, talk: Callable[[Line], T]) -> list[T]:
+        """Return what ``talk`` returns on a connection to each primary; all anew where one turns out to be none.
+
+        Raises:
+            BackendUnavailable: no usable answer of one of them.
+        """
+        for hop in range(_HOPS):
+            node = None
+            answers: list[T] = []
+            try:
+                for node in self.converse(what, b"", lambda _: self.nodes()):
+                    line = node.take()
+                    try:
+                        answers.append(talk(line))
+                    finally:
+                        node.put(line)
+            except DRIVER_ERRORS as error:
+                if not self.learn(node, error) or hop == _HOPS - 1:
+                    raise failure(what, self.url, error) from error
+            else:
+                return answers
+        raise AssertionError  # pragma: no cover -- the last hop returns or raises
+
     def scan(self, what: str, pattern: bytes) -> set[bytes]:
         """Return the keys that fit a glob, of all primaries, in many short requests."""
-        found: set[bytes] = set()
-        for node in self.converse(what, b"", lambda _: self.nodes()):
-            found |= self._scan(what, node, pattern)
-        return found
-
-    def _scan(self, what: str, node: Node, pattern: bytes) -> set[bytes]:
-        found: set[bytes] = set()
-        cursor = b"0"
-        while True:
-            words = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _PAGE)
-            try:
-                line = node.take()
-                try:
-                    reply = line.ask(*words)
-                finally:
-                    node.put(line)
-            except DRIVER_ERRORS as error:
-                self.learn(node, error)
-                raise failure(what, self.url, error) from error
-            cursor, page = cast("tuple[bytes, list[bytes]]", reply)
-            found.update(page)
-            if cursor == b"0":
-                return found
+        return set().union(*self.everywhere(what, lambda line: _scan(line, pattern)))
 
     # Waiting channels
 
@@ -237,5 +240,17 @@ class Topology(ABC):
 
     def moved(self) -> None:
         """Break all waiting channels, after the servers have changed: their owners open new ones."""
+        self.changes += 1
         for watch in list(self._watches):
             watch.sever()
+
+
+def _scan(line: Line, pattern: bytes) -> set[bytes]:
+    found: set[bytes] = set()
+    cursor = b"0"
+    while True:
+        reply = line.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _PAGE)
+        cursor, page = cast("tuple[bytes, list[bytes]]", reply)
+        found.update(page)
+        if cursor == b"0":
+            return found
