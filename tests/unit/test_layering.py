@@ -20,7 +20,7 @@ SOURCE = ROOT / "src"
 PLUGINS = sorted((ROOT / "plugins").glob("*/src"))
 
 LAYERS = (
-    ("values", "errors types events _clock _identity _names _wire _version"),
+    ("values", "errors types events _alarm _clock _identity _names _wire _version"),
     ("port", "backend url"),
     ("backends", "backends"),
     ("entry", "config hookspecs _plugins _entry_points"),

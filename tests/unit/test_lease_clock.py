@@ -5,20 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import select
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coordinate import connect
+from coordinate._alarm import Alarm
+from coordinate._clock import SYSTEM
 from coordinate._keeper import PAUSE_AFTER_ERROR, Keeper
-from coordinate._waiting import Hub
+from coordinate._waiting import LONGEST_NAP, Hub
 from coordinate.backend import Backend, StoreSettings
 from coordinate.backends.memory import MemoryBackend
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, LeaseLost
 from coordinate.lease import Lease, Limits, Shared
 from coordinate.testing import FakeClock, eventually
-from coordinate.types import Gone, LossReason, Unknown
+from coordinate.types import Gone, LossReason, Topic, Unknown
 from coordinate.url import parse
 
 if TYPE_CHECKING:
@@ -408,3 +412,36 @@ def test_who_asks_later_is_told_of_the_renewals_of_its_own_lease(world: World) -
     assert leases[0].deadline > leases[1].deadline
     world.pass_time(3600)
     assert all(lease.held for lease in leases)
+
+
+def test_a_long_wait_sleeps_in_one_go_and_ends_on_time() -> None:
+    """Nothing wakes it in between; it ends not before its instant, and hardly after."""
+    with connect("memory://long-wait") as coordinator:
+        clock, hub = coordinator.clock, coordinator.hub
+        with hub.wait((coordinator.backend, Topic("markers", "scope"))) as wait:
+            hub._pump_once(0.0)  # the bell of the channel that was just opened
+            until = clock.now() + LONGEST_NAP + 0.5
+            hub._pump_once(until)
+            assert 0 <= clock.now() - until < 0.4
+            rings = threading.Timer(0.2, hub.ring)
+            rings.start()
+            began = clock.now()
+            hub._pump_once(math.inf)
+            assert clock.now() - began < LONGEST_NAP
+            rings.join()
+            wait.sleep(clock.now())
+
+
+def test_an_alarm_counts_on_the_clock_that_counts_suspend() -> None:
+    """It rings at an instant of CLOCK_BOOTTIME, also one that has passed; set to never, it is silent."""
+    one = Alarm()
+    try:
+        for wait in (0.05, -5.0):
+            at = SYSTEM.now() + wait
+            assert one.set(at)
+            assert select.select([one], [], [], 5)[0]
+            assert SYSTEM.now() >= at
+        assert one.set(math.inf)
+        assert not select.select([one], [], [], 0.05)[0]
+    finally:
+        one.close()
