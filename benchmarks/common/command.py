@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.common.plan import FULL, QUICK
+from benchmarks.common.plan import FULL, QUICK, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +29,7 @@ class Suite(NamedTuple):
         server: yields the running server that they get.
         called: returns that server's name and version.
         libraries: whose versions are shown.
+        quick: sizes that show that everything runs.
     """
 
     prog: str
@@ -37,6 +38,7 @@ class Suite(NamedTuple):
     server: Callable[[], AbstractContextManager[Any]]
     called: Callable[[Any], str]
     libraries: Sequence[str]
+    quick: Plan = QUICK
 
 
 def run(suite: Suite) -> int:
@@ -47,7 +49,7 @@ def run(suite: Suite) -> int:
     with suite.server() as running:
         print(_where(suite, suite.called(running)), flush=True)
         for name in options.workloads or workloads:
-            for table in workloads[name].measure(running, QUICK if options.quick else FULL):
+            for table in workloads[name].measure(running, suite.quick if options.quick else FULL):
                 print(table.text(), flush=True)
                 found.append({"workload": name, **asdict(table)})
     if options.json:

@@ -50,11 +50,17 @@ class Interest:
         self.number: int | None = None
         """Its number in the present stream; None until the server has answered."""
         self.fired = False
+        self.fresh = True
+        """Never watched yet."""
 
     def request(self) -> Message:
-        """Return the request that watches it from where we are."""
+        """Return the request that watches it from where we are; a fresh one from where the store is.
+
+        etcd serves a watch from a past revision, be it the last one, only ten times a second.
+        """
         filters = [messages.NO_PUT] if self.once else []
-        create = _etcd.WatchCreateRequest(key=self.key, range_end=self.end, start_revision=self.start, filters=filters)
+        start = 0 if self.fresh else self.start
+        create = _etcd.WatchCreateRequest(key=self.key, range_end=self.end, start_revision=start, filters=filters)
         return _etcd.WatchRequest(create_request=create)
 
 
@@ -272,9 +278,14 @@ class EtcdWatch(Watch):
             return
         interest.number = response.watch_id
         self._numbers[response.watch_id] = (topic, interest)
+        fresh, interest.fresh = interest.fresh, False
         if response.header.revision + 1 < interest.start:
             # This member knows less than we have seen: it lags behind, or the store has lost its memory.
             self._start_again(topic, interest, response.header.revision + 1)
+        elif fresh and response.header.revision >= interest.start:
+            # Something was written after we had looked, by anybody: whoever waits looks once more.
+            interest.start = response.header.revision + 1
+            self._report(topic)
 
     def _canceled(self, response: Message) -> None:
         topic, interest = self._numbers.pop(response.watch_id, (None, None))
