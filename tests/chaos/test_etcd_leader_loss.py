@@ -7,15 +7,15 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+from coordinate import connect
+from coordinate.testing import eventually
 from tests.chaos.judge import Fleet
 from tests.chaos.replica import TTL
-
-from coordinate.testing import eventually
+from tests.stacks.etcd import etcd
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from tests.stacks.etcd import Etcd
 
 STEP = "migrate"
 DEAD = ("kill", STEP, "inside")
@@ -25,27 +25,42 @@ FOREIGN = re.compile(r"Traceback|^[EWIF]\d{4} |grpc[._]|E0000|Exception ", re.MU
 
 @pytest.mark.parametrize(("how", "fault"), [("killed", None), ("killed", DEAD), ("paused", DEAD)])
 def test_a_leader_lost_in_the_middle_of_a_guarded_step(
-    three: Etcd, tmp_path: Path, how: str, fault: tuple[str, str, str] | None
+    tmp_path: Path, how: str, fault: tuple[str, str, str] | None
 ) -> None:
     """No two work at once, each step is done once; where the holder dies, too, the next one leads in time."""
-    folder = tmp_path / "fleet"
+    folder, servers = tmp_path / "fleet", tmp_path / "servers"
     folder.mkdir()
-    leader = three.leader()
-    fleet = Fleet(f"{three.url}/chaos", folder, fault)
-    try:
-        eventually(lambda: begun(fleet), within=60, what="the step")
-        leader.kill() if how == "killed" else leader.signal(signal.SIGSTOP)
-        codes = fleet.finish()
-    finally:
-        fleet.end()
+    servers.mkdir()
+    with etcd(servers, 3) as three:
+        leader, before = three.leader(), term(three.url)
+        fleet = Fleet(f"{three.url}/chaos", folder, fault)
+        try:
+            eventually(lambda: begun(fleet), within=60, what="the step")
+            if how == "killed":
+                leader.kill()
+            else:
+                leader.signal(signal.SIGSTOP)
+            codes = fleet.finish()
+        finally:
+            fleet.end()
+        elections = term(three.url) - before
     fleet.judge(codes)
     history = fleet.history()
     if fault is not None:
         (hurt,) = (int(str(line["t"])) for line in history if line["what"] == "hurt")
         after = [int(str(line["t"])) for line in history if line["what"] == "leading" and int(str(line["t"])) > hurt]
-        assert (min(after) - hurt) / 1e9 <= 2 * TTL + 2.5, fleet.told()
+        # One election is what we cause; on a busy machine there may be more, and each new leader gives all server
+        # leases their full length again.
+        assert elections >= 1
+        assert (min(after) - hurt) / 1e9 <= (1 + elections) * TTL + 2.5, (elections, fleet.told())
     errors = "".join(path.read_text() for path in sorted(folder.glob("stderr-*")))
     assert not FOREIGN.search(errors), errors
+
+
+def term(url: str) -> int:
+    """Return how many elections there have been."""
+    with connect(url) as coordinator:
+        return int(coordinator.backend.describe()["leader"].rpartition(" ")[2])
 
 
 def begun(fleet: Fleet) -> bool:
