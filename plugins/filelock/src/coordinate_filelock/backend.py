@@ -8,18 +8,22 @@ import weakref
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
+from coordinate._clock import SYSTEM
 from coordinate.backend import Backend, StoreSettings, Watch
-from coordinate.errors import ConfigError
-from coordinate.types import AcquireAnswer, Capability, Granted, Topic
-from coordinate_filelock import leases
+from coordinate.errors import ConfigError, CorruptRecord
+from coordinate.types import AcquireAnswer, Capability, Gone, Granted, LossReason, Quarantined, Topic, Unknown
+from coordinate_filelock import leases, mounts
+from coordinate_filelock.hosts import Hosts
 from coordinate_filelock.volume import Volume, stem, told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from coordinate._clock import Clock
     from coordinate.types import Claim, Grant, LeaseRecord, MarkerRecord, MarkerView, Owner, RenewAnswer
     from coordinate.url import StoreUrl
     from coordinate_filelock.markers import MarkerFiles
+    from coordinate_filelock.mounts import Member
     from coordinate_filelock.volume import Folder
     from coordinate_filelock.watch import FileWatch
 
@@ -46,8 +50,11 @@ class FileBackend(Backend):
     schemes: ClassVar[tuple[str, ...]] = ("file",)
     default_url: ClassVar[str] = f"file://{quote(_default_path())}"
 
-    def __init__(self, volume: Volume, namespace: str) -> None:
+    def __init__(
+        self, volume: Volume, namespace: str, clock: Clock = SYSTEM, here: Callable[[int], Member] = mounts.here
+    ) -> None:
         self._path = volume.path
+        self._hosts = Hosts(volume, clock, here)
         self._volume = volume
         self._leases = leases.LeaseFiles(volume)
         self._store_id = f"file:{volume.path}/{namespace}"
@@ -67,7 +74,7 @@ class FileBackend(Backend):
             raise ConfigError(message)
         path = os.path.realpath(path)
         parents = path == os.path.realpath(default)
-        return cls(Volume(path, settings.namespace, parents=parents), settings.namespace)
+        return cls(Volume(path, settings.namespace, parents=parents), settings.namespace, settings.clock)
 
     @functools.cached_property
     def _markers(self) -> MarkerFiles:
@@ -77,10 +84,12 @@ class FileBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Return what one host's kernel and disk guarantee."""
+        """Return what one host's kernel and disk guarantee; other hosts only where a rendezvous proved it."""
         found = {Capability.FLOOR, Capability.CROSS_PROCESS, Capability.DURABLE_MARKERS}
         if os.path.isdir("/proc/sys/fs/inotify"):  # noqa: PTH112 -- as above
             found.add(Capability.WAKE)
+        if self._hosts.proven():
+            found.add(Capability.CROSS_HOST)
         return frozenset(found)
 
     @property
@@ -98,8 +107,15 @@ class FileBackend(Backend):
         queue: Watch | None = None,
         unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
-        """Take the lock if it is free. A holder's end wakes all waiters; the quickest gets it."""
+        """Take the lock if it is free. A holder's end wakes all waiters; the quickest gets it.
+
+        Raises:
+            Unsupported: another host uses the volume, and nothing proves that the two exclude each other.
+        """
         with told(self._path, f"acquire {name!r}"):
+            wait = self._hosts.admit(ttl)
+            if wait:
+                return Quarantined(wait)
             answer = self._leases.acquire(name, owner, ttl, floor)
             topic = Topic("lease", name, owner.nonce)
             if isinstance(answer, Granted) or queue is None:
@@ -123,7 +139,13 @@ class FileBackend(Backend):
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Confirm that this process still has each lock, for that grant, unbroken."""
-        return self._leases.renew(grants)
+        try:
+            kept = self._hosts.keeps(max((grant.ttl for grant in grants), default=0.0))
+        except FileNotFoundError:
+            kept = False
+        except (OSError, CorruptRecord) as error:
+            return [Unknown(str(error)) for _ in grants]
+        return self._leases.renew(grants) if kept else [Gone(LossReason.TAKEN) for _ in grants]
 
     def release(self, grant: Grant) -> bool:
         """Unlock, also on duplicates of the descriptor; call it when no guarded child lives any more."""
@@ -204,11 +226,12 @@ class FileBackend(Backend):
     def describe(self) -> dict[str, str]:
         """Return the folder, the file system that it is on, and how waiters are woken."""
         with told(self._path, "look at it"), self._volume.open(create=True) as folder:
-            device = folder.identity[0]
+            me, verdict = self._hosts.verdict(folder)
         return {
             "kind": "file",
             "address": self._store_id,
-            "file system": _file_system(f"{os.major(device)}:{os.minor(device)}"),
+            "file system": me.kind,
+            "hosts": verdict,
             "wake-up": "inotify" if Capability.WAKE in self.capabilities else "polling",
         }
 
@@ -231,14 +254,3 @@ def _own(queue: Watch) -> FileWatch:
         message = f"a {type(queue).__name__} cannot wait for file:// leases"
         raise ConfigError(message)
     return queue
-
-
-def _file_system(device: str) -> str:
-    """Return the type of the file system on a device; only the kernel's list of mounts names it."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            rows = [line.split() for line in file]
-    except OSError:
-        return "unknown"
-    types = (row[row.index("-") + 1] for row in rows if row[2] == device and "-" in row)
-    return next(types, "unknown")

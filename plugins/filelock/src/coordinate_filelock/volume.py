@@ -236,9 +236,9 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
-    def touch(self, name: str) -> None:
-        """Make those who watch this folder look: an empty file appears under that name, durable or not."""
-        with self.draft(b"", durable=False) as draft:
+    def touch(self, name: str, data: bytes = b"") -> None:
+        """Make those who watch this folder look: a new file appears under that name, durable or not."""
+        with self.draft(data, durable=False) as draft:
             self.rename(draft, name)
         os.close(draft.fd)
 
