@@ -14,7 +14,18 @@ import pytest
 from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable, Unsupported
 from coordinate.testing import eventually
-from coordinate.types import Capability, Claim, Gone, Granted, Held, MarkerRecord, MarkerState, Quarantined, Renewed, Unknown
+from coordinate.types import (
+    Capability,
+    Claim,
+    Gone,
+    Granted,
+    Held,
+    MarkerRecord,
+    MarkerState,
+    Quarantined,
+    Renewed,
+    Unknown,
+)
 from coordinate_filelock import mounts
 from coordinate_filelock.backend import FileBackend
 from coordinate_filelock.mounts import Mount
