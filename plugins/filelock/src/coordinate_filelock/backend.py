@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import weakref
@@ -14,7 +15,7 @@ from coordinate.errors import ConfigError, CorruptRecord
 from coordinate.types import AcquireAnswer, Capability, Gone, Granted, LossReason, Quarantined, Topic, Unknown
 from coordinate_filelock import leases, mounts
 from coordinate_filelock.hosts import Hosts
-from coordinate_filelock.volume import Volume, stem, told
+from coordinate_filelock.volume import Volume, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from coordinate_filelock.mounts import Member
     from coordinate_filelock.volume import Folder
     from coordinate_filelock.watch import FileWatch
+
+
+_LOOKS = 3
 
 
 def _default_path() -> str:
@@ -107,7 +111,7 @@ class FileBackend(Backend):
         queue: Watch | None = None,
         unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
-        """Take the lock if it is free. A holder's end wakes all waiters; the quickest gets it.
+        """Take the lock if it is free. A holder's end wakes the first in line; who looks first gets it.
 
         Raises:
             Unsupported: another host uses the volume, and nothing proves that the two exclude each other.
@@ -118,21 +122,23 @@ class FileBackend(Backend):
                 return Quarantined(wait)
             answer = self._leases.acquire(name, owner, ttl, floor)
             topic = Topic("lease", name, owner.nonce)
-            if isinstance(answer, Granted) or queue is None:
-                return answer
-            watch = _own(queue)
-            if not watch.knows(topic):
+            if queue is not None and not isinstance(answer, Granted):
+                watch = _own(queue)
                 self._queued[topic] = watch
-                watch.add(topic)
                 # It may have been released between our look and our watching.
-                answer = self._leases.acquire(name, owner, ttl, floor)
-            if not isinstance(answer, Granted):
-                watch.missed(topic)
+                for _ in range(_LOOKS):
+                    if isinstance(answer, Granted) or not watch.stand(topic):
+                        break
+                    answer = self._leases.acquire(name, owner, ttl, floor)
+            if isinstance(answer, Granted):
+                self._leave(topic)
             return answer
 
     def withdraw(self, name: str, owner: Owner) -> None:
-        """Stop to be woken. Nobody else misses anything: a release wakes every waiter."""
-        topic = Topic("lease", name, owner.nonce)
+        """Stop to be woken; whoever stands behind us looks for itself then."""
+        self._leave(Topic("lease", name, owner.nonce))
+
+    def _leave(self, topic: Topic) -> None:
         watch = self._queued.pop(topic, None)
         if watch is not None:
             watch.remove(topic)
@@ -203,18 +209,22 @@ class FileBackend(Backend):
         """Return a new inotify channel."""
         from coordinate_filelock.watch import FileWatch  # noqa: PLC0415 -- ctypes only for those who wait
 
-        return FileWatch(self._folder_of)
+        local = False
+        with contextlib.suppress(OSError), self._volume.open(create=True) as folder:
+            local = mounts.of(folder.fd).local
+        return FileWatch(self._volume, self._scope_folder, local=local)
 
-    def _folder_of(self, topic: Topic) -> Folder:
-        with told(self._path, f"watch {topic.name!r}"):
-            if topic.kind == "lease":
-                return self._leases.folder(create=True)
-            return self._markers.folder(topic.name, create=True)
+    def _scope_folder(self, scope: str) -> Folder:
+        return self._markers.folder(scope, create=True)
 
     def notify(self, topic: Topic) -> None:
-        """Make a file appear that the watchers of the topic look at."""
-        with told(self._path, f"announce {topic.name!r}"), self._folder_of(topic) as folder:
-            folder.touch(stem(topic.name) + leases.BELL if topic.kind == "lease" else "changed")
+        """Make a file appear, or close one, that the watchers of the topic look at."""
+        with told(self._path, f"announce {topic.name!r}"):
+            if topic.kind == "lease":
+                self._leases.ring(topic.name)
+            else:
+                with self._scope_folder(topic.name) as folder:
+                    folder.touch("changed")
 
     def ping(self) -> None:
         """Write to the folder."""

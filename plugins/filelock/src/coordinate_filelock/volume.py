@@ -148,6 +148,10 @@ class Folder:
         """
         return _regular(os.open(name, _READ, dir_fd=self.fd), name)
 
+    def open_to_wake(self, name: str) -> int:
+        """Return a descriptor whose close is reported to those who watch the file."""
+        return _regular(os.open(name, _WRITE, dir_fd=self.fd), name)
+
     def open_lock(self, name: str) -> int:
         """Return a descriptor of an empty file that is only ever locked; create it if there is none."""
         with contextlib.suppress(FileExistsError):
