@@ -393,6 +393,8 @@ def test_files_are_private_to_user_and_group_whatever_the_umask(backend: FileBac
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.rglob("*")}
     assert modes == {
         "test": "0o770",
+        "hosts": "0o770",
+        "seat.00000000000000000001": "0o640",
         "leases": "0o770",
         "x.lock": "0o660",
         "x.json": "0o640",

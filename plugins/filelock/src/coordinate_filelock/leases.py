@@ -43,15 +43,13 @@ from coordinate.types import (
     Renewed,
     Unknown,
 )
-from coordinate_filelock import tokens
+from coordinate_filelock import line, tokens
 from coordinate_filelock.volume import Draft, Folder, Volume, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = "leases"
-BELL = ".bell"
-"""End of the name of a file that only says: look at this lease."""
 _ATTEMPTS = 5
 
 
@@ -190,6 +188,14 @@ class LeaseFiles:
         """Return the lock's and the record's descriptor of a held lease."""
         found = _find(grant)
         return () if found is None else (found[1].lock_fd, found[1].record_fd)
+
+    def ring(self, name: str) -> None:
+        """Make all who wait for a lease look: close its record and their tickets, as if written."""
+        for part in (FOLDER, line.FOLDER):
+            with contextlib.suppress(FileNotFoundError), self._volume.open(part, create=False) as folder:
+                for file in line.tickets(folder, stem(name)) if part == line.FOLDER else [f"{stem(name)}.json"]:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.close(folder.open_to_wake(file))
 
     @contextlib.contextmanager
     def _open_or_none(self) -> Iterator[Folder | None]:

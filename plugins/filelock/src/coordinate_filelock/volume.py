@@ -148,6 +148,10 @@ class Folder:
         """
         return _regular(os.open(name, _READ, dir_fd=self.fd), name)
 
+    def open_to_wake(self, name: str) -> int:
+        """Return a descriptor whose close is reported to those who watch the file."""
+        return _regular(os.open(name, _WRITE, dir_fd=self.fd), name)
+
     def open_lock(self, name: str) -> int:
         """Return a descriptor of an empty file that is only ever locked; create it if there is none."""
         with contextlib.suppress(FileExistsError):
@@ -236,9 +240,9 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
-    def touch(self, name: str) -> None:
-        """Make those who watch this folder look: an empty file appears under that name, durable or not."""
-        with self.draft(b"", durable=False) as draft:
+    def touch(self, name: str, data: bytes = b"") -> None:
+        """Make those who watch this folder look: a new file appears under that name, durable or not."""
+        with self.draft(data, durable=False) as draft:
             self.rename(draft, name)
         os.close(draft.fd)
 
