@@ -186,13 +186,16 @@ class WatchPortContract(ClientContract, sealed=True):
         backend.claim("kept", Claim(1, mint()))
         assert woken(watch, kept, self.patience)
 
+    quick = 10.0
+    """Seconds that ten calls which must not block may take on a busy machine."""
+
     def test_draining_never_blocks(self, watch: Watch) -> None:
         """With nothing to report it returns at once."""
         started = time.monotonic()
         watch.add(Topic("markers", "quiet"))
         for _ in range(10):
             watch.drain()
-        assert time.monotonic() - started < 10.0
+        assert time.monotonic() - started < self.quick
 
     def test_closing_a_watch_twice_is_harmless(self, backend: Backend) -> None:
         """Close is idempotent."""
