@@ -86,7 +86,9 @@ _HOLDS: dict[tuple[tuple[int, int], str], Hold] = {}
 
 def _find(grant: Grant) -> tuple[tuple[tuple[int, int], str], Hold] | None:
     for key, hold in list(_HOLDS.items()):
-        if hold.grant.nonce == grant.nonce and hold.grant.token == grant.token:
+        ours = hold.grant
+        # Token 0: the answer to the request was lost, and its owner does not know what it was granted.
+        if (ours.nonce, ours.name) == (grant.nonce, grant.name) and grant.token in {0, ours.token}:
             return key, hold
     return None
 
