@@ -116,7 +116,7 @@ class Keeper:
             for lease in leases:
                 if lease.bounded:
                     lease.watch_the_clock(now)
-            due = [lease for lease in leases if lease.soon_due(now) and lease.held]
+            due = [lease for lease in leases if lease.soon_due(now) and lease.alive]
             if due:
                 self._renew(due)
                 now = self._clock.now()
