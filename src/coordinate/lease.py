@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 from coordinate import _identity
 from coordinate._cohort import Cohort
 from coordinate._contest import Contest
-from coordinate.errors import BackendUnavailable, ConfigError, LeaseLost
+from coordinate.errors import BackendUnavailable, ConfigError, LeaseInDoubt, LeaseLost
 from coordinate.types import Grant, Granted, Loss, LossReason
 
 if TYPE_CHECKING:
@@ -118,7 +118,17 @@ class Lease:
     @property
     def held(self) -> bool:
         """Return whether the lease may be relied on at this instant; no round trip."""
+        return self.alive and self.doubt is None
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the lease is not lost, given back, or out of time; it may be in `doubt`."""
         return self._why_not() is None
+
+    @property
+    def doubt(self) -> str | None:
+        """Return why nothing may be begun under the lease at this instant although it is not lost, or None."""
+        return None if self._grant is None else self.shared.backend.doubt(self._grant)
 
     @property
     def lost(self) -> Loss | None:
@@ -173,13 +183,26 @@ class Lease:
     @property
     def remaining(self) -> float:
         """Return the seconds until `deadline`; 0 when the lease is not held."""
-        return max(0.0, self.deadline - self.shared.clock.now()) if self.held else 0.0
+        return max(0.0, self.deadline - self.shared.clock.now()) if self.alive else 0.0
 
     def check(self) -> None:
         """Return if the lease may be relied on at this instant; call it before each effect.
 
         Raises:
             LeaseLost: it may not; the reason is in ``loss``.
+            LeaseInDoubt: it may not now, but perhaps soon: the connection that keeps it is interrupted.
+        """
+        self.check_alive()
+        doubt = self.doubt
+        if doubt is not None:
+            message = f"lease {self.name} is in doubt: {doubt}"
+            raise LeaseInDoubt(message)
+
+    def check_alive(self) -> None:
+        """Return if what is under way may go on: as `check`, but bears a doubt, for what can be stopped in time.
+
+        Raises:
+            LeaseLost: it may not.
         """
         reason = self._why_not()
         if reason is not None:
@@ -278,7 +301,7 @@ class Lease:
             if self._pid != os.getpid():
                 message = f"lease {self.name} belongs to another process: make a new one after a fork"
                 raise LeaseLost(message)
-            if self.held:
+            if self.alive:
                 message = f"lease {self.name} is held by this very object already"
                 raise ConfigError(message)
             self._forget()
@@ -414,7 +437,7 @@ class Lease:
         if self._grant is None or self._ended:
             self.acquire()
         # Held already, by acquire or try_acquire: then a loss since shows here, not as a second, silent wait.
-        self.check()
+        self.check_alive()
         return self
 
     def __exit__(

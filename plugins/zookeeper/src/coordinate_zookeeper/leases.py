@@ -100,6 +100,21 @@ class Leases:
 
     # Keeping
 
+    def doubt(self, grant: Grant) -> str | None:
+        """Return why the session that keeps a grant's node may be over; no request.
+
+        ZooKeeper's advice to those who lead: what a session protects stops while it is disconnected.
+        """
+        place = self._places.find(self._nodes.lease(grant.name), grant.nonce)
+        if place is None:
+            return None
+        session = place.session
+        if not session.connected:
+            return f"no connection to {session.address.shown}"
+        if session.number != place.keeper:
+            return f"its session with {session.address.shown} has expired"
+        return None
+
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Confirm each node by a round trip on its own session that the leader of the ensemble took part in."""
         answers: dict[int, RenewAnswer] = {}
@@ -339,7 +354,7 @@ class _Request:
         if isinstance(made, NoNodeError):
             return made, made
         path, stat = made
-        place.found(path, stat.czxid)
+        place.found(path, stat)
         return children, found
 
     def _find_own(self) -> None:
@@ -360,7 +375,7 @@ class _Request:
         elif stat.ephemeralOwner != session.number:
             raise session.failure(self._what, "a node of ours belongs to a session that this process has lost")
         else:
-            place.found(f"{place.line}/{own}", stat.czxid)
+            place.found(f"{place.line}/{own}", stat)
 
     def _grant(self, ground: Ground, version: int) -> AcquireAnswer | None:
         """Take the lease as the first in line; None if the base has to be raised and something came between."""

@@ -18,6 +18,7 @@ from coordinate_zookeeper.nodes import entry
 
 if TYPE_CHECKING:
     from kazoo.interfaces import IAsyncResult
+    from kazoo.protocol.states import ZnodeStat
 
     from coordinate.types import Grant, Owner
     from coordinate_zookeeper.session import Session
@@ -50,14 +51,17 @@ class Place:
         """Start again: there is no node."""
         self.path = ""
         self.created = 0
+        self.keeper = 0
+        """The session that keeps the node."""
         self.grant: Grant | None = None
         self.in_doubt = False
         """A node may have been created, or be created yet, that we know nothing of."""
 
-    def found(self, path: str, created: int) -> None:
-        """Note our node and the change that created it."""
+    def found(self, path: str, stat: ZnodeStat) -> None:
+        """Note our node, the change that created it, and the session that keeps it."""
         self.path = path
-        self.created = created
+        self.created = stat.czxid
+        self.keeper = stat.ephemeralOwner
         self.in_doubt = False
 
     def stand_by(self) -> None:
