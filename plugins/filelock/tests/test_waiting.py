@@ -195,10 +195,10 @@ def test_a_watched_folder_that_goes_away_breaks_the_channel(backend: FileBackend
     assert watch.drain() == frozenset()
 
 
-def test_a_release_wakes_the_first_in_line_and_a_death_in_the_middle_breaks_no_chain(
-    backend: FileBackend, client: Clients, worker: Workers
+def test_a_release_wakes_the_first_in_line_and_a_departure_in_the_middle_breaks_no_chain(
+    backend: FileBackend, client: Clients
 ) -> None:
-    """Nobody but the one behind is told; who stood behind the dead one then watches the one before it."""
+    """Nobody but the one behind is told; who stood behind the one that left then watches the one before it."""
     held = backend.acquire("x", mint(), 30).grant
     waiters = [Waiter(other, other.watch(), net=False) for other in (client(), client(), client())]
     for waiter in waiters:
