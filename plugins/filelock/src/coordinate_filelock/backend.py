@@ -120,7 +120,7 @@ class FileBackend(Backend):
             wait = self._hosts.admit(ttl)
             if wait:
                 return Quarantined(wait)
-            answer = self._leases.acquire(name, owner, ttl, floor)
+            answer = self._leases.acquire(name, owner, ttl, floor, self._hosts.kernel)
             topic = Topic("lease", name, owner.nonce)
             if queue is not None and not isinstance(answer, Granted):
                 watch = _own(queue)
@@ -129,7 +129,7 @@ class FileBackend(Backend):
                 for _ in range(_LOOKS):
                     if isinstance(answer, Granted) or not watch.stand(topic):
                         break
-                    answer = self._leases.acquire(name, owner, ttl, floor)
+                    answer = self._leases.acquire(name, owner, ttl, floor, self._hosts.kernel)
             if isinstance(answer, Granted):
                 self._leave(topic)
             return answer

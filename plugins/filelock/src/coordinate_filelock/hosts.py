@@ -80,6 +80,8 @@ class Hosts:
         self._clock = clock
         self._here = here
         self._settled = False
+        self.kernel = ""
+        """The boot id, once it is known that no other kernel can write here."""
         self._mutex = threading.Lock()
         self._rendezvous = Rendezvous(clock)
         self._seen: dict[str, bytes | None] | None = None
@@ -140,7 +142,7 @@ class Hosts:
     def _as_member(self, folder: Folder, me: Member, seat: Seat | None, ttl: float) -> float | None:
         """Return when we may grant; None: it changed, look again."""
         if me.local:
-            self._settled = True
+            self._settled, self.kernel = True, me.boot_id
             return 0.0
         folder.touch(f"beat.{me.key}.{round(ttl * 1000):09}", os.urandom(8).hex().encode())
         after = highest(folder)

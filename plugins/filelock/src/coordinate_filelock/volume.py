@@ -272,6 +272,7 @@ class Volume:
         self._namespace = stem(namespace)
         self._parents = parents
         self._identity: tuple[int, int] | None = None
+        self._known: dict[tuple[str, ...], tuple[int, int]] = {}
 
     def open(self, *parts: str, create: bool) -> Folder:
         """Open a folder of this namespace.
@@ -279,10 +280,19 @@ class Volume:
         Raises:
             FileNotFoundError: there is none, and ``create`` is false.
         """
+        known = self._known.get(parts)
+        if known is not None:
+            # By its path in one step: whatever the way there is now, it has to be the very folder that it was.
+            with contextlib.suppress(OSError):
+                folder = Folder(os.open("/".join((self.path, self._namespace, *parts)), _FOLDER))
+                if folder.identity == known:
+                    return folder
+                os.close(folder.fd)
         folder = self._base()
         for part in (self._namespace, *parts):
             with folder as above:
                 folder = above.child(part, create=create)
+        self._known[parts] = folder.identity
         return folder
 
     def _base(self) -> Folder:

@@ -88,6 +88,9 @@ class FileWatch(Watch):
             return False
         try:
             return self._stand(topic)
+        except FileNotFoundError:  # between two records, or a holder that writes none: look again, then now and then
+            self.poll_interval = INTERVAL_BLIND
+            return True
         except OSError:  # a full disk, or no watch left: look for oneself more often
             self.poll_interval = INTERVAL_BLIND
             return False
