@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from coordinate.testing.kit import OpenBackend
 
 
-def woken(watch: Watch, topic: Topic, within: float) -> bool:
+def woken(watch: Watch, topic: Topic, within: float = 30.0) -> bool:
     """Return whether the watch reports the topic in time; other topics may come, too."""
     deadline = time.monotonic() + within
     while (left := deadline - time.monotonic()) > 0:
