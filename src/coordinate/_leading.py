@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import TYPE_CHECKING
 
+from coordinate._pulse import Pulse
 from coordinate._supervise import Command, failure
 from coordinate.errors import (
+    AlreadyDone,
     BackendUnavailable,
     CommandFailed,
     Interrupted,
@@ -56,7 +59,10 @@ class StepContext:
         self._leader = leader
         self._ends_at = leader.clock.now() + step.timeout
         self._recorded_at = 0.0
+        self._changed_at = leader.clock.now()
         self._recorded = ""
+        self._writing = threading.Lock()
+        """Held while the record is read and written: progress, notes and the pulse come from several threads."""
 
     def check(self) -> None:
         """Return when the lease may be relied on; a connection that is interrupted may come back in time.
@@ -69,7 +75,9 @@ class StepContext:
 
     def note(self, **texts: str) -> None:
         """Merge texts into the marker's notes, durably, before going on."""
-        self.record = self._leader.markers.update(self.record, notes=texts)
+        with self._writing:
+            self.record = self._leader.markers.update(self.record, notes=texts)
+            self._changed_at = self._leader.clock.now()
 
     def run(
         self,
@@ -110,12 +118,27 @@ class StepContext:
         now = self._leader.clock.now()
         if tail == self._recorded or now - self._recorded_at < PROGRESS_EVERY:
             return
-        self._recorded, self._recorded_at = tail, now
-        try:
-            self.record = self._leader.markers.update(self.record, detail=tail, tries=1)
-        except BackendUnavailable as error:
-            # Progress is a convenience; whether we may go on is the lease's question, not this write's.
-            log.warning("progress not recorded: %s", error)
+        with self._writing:
+            self._recorded, self._recorded_at = tail, now
+            try:
+                self.record = self._leader.markers.update(self.record, detail=tail, tries=1)
+                self._changed_at = now
+            except BackendUnavailable as error:
+                # Progress is a convenience; whether we may go on is the lease's question, not this write's.
+                log.warning("progress not recorded: %s", error)
+
+    def beat(self) -> None:
+        """Change the record if nothing else has for a while; see `coordinate._pulse`."""
+        with self._writing:
+            now = self._leader.clock.now()
+            if now - self._changed_at < self._leader.pulse_period / 2 or not self.lease.alive:
+                return
+            try:
+                self.record = self._leader.markers.beat(self.record)
+                self._changed_at = now
+            except (BackendUnavailable, StaleToken, AlreadyDone) as error:
+                # Who may act is decided where the step's own writes and the lease's renewals go.
+                log.warning("not shown to be at work: %s", error)
 
 
 class Leader:
@@ -132,6 +155,11 @@ class Leader:
     def redact(self, text: str) -> str:
         """Return text as it may be recorded."""
         return self._plan.redact(text)
+
+    @property
+    def pulse_period(self) -> float:
+        """Return how often a silent attempt shows that it is under way: thrice before others may take it for dead."""
+        return self.lease.timing.ttl / 4
 
     def make_sure(self) -> None:
         """Return when the lease may be relied on; while it is in doubt nothing is begun and nothing is written.
@@ -241,12 +269,13 @@ class Leader:
         started = self.clock.now()
         context = self._begin(step, before)
         try:
-            # Part of the attempt: that an earlier one does not end has to be known to everybody, and to have an end.
-            self._settle(step, context, before)
-            self.make_sure()
-            step.action(context)
-            self.make_sure()
-            self._verify(step)
+            with Pulse(context.beat, self.pulse_period):
+                # Part of the attempt: that an earlier one does not end has to be known to all, and to have an end.
+                self._settle(step, context, before)
+                self.make_sure()
+                step.action(context)
+                self.make_sure()
+                self._verify(step)
         except (LeaseLost, StaleToken):
             # Not ours any more: write nothing, whoever leads now has read what we left.
             raise

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TTL = 3.0
-QUICK, LONG = 0.01, 0.5 * TTL
+QUICK, LONG = 0.01, 1.5 * TTL
+"""Seconds of a step. A long one says nothing for longer than its lease lasts unrenewed."""
 
 
 @pytest.fixture(scope="module")
