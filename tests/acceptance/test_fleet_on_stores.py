@@ -6,6 +6,8 @@ Nothing but ``COORDINATE_URL`` differs. A store is added by a line in STORES.
 from __future__ import annotations
 
 import contextlib
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -14,10 +16,14 @@ from coordinate.testing import eventually
 from tests.acceptance.fleet import Fleet
 from tests.stacks.etcd import etcd
 
+# The plugin's tests own its ensemble; under pytest's importlib mode their folder is not on the path.
+sys.path.append(str(Path(__file__).parents[2] / "plugins" / "zookeeper" / "tests" / "support"))
+
+from zookeeper_ensemble import ensemble_of_three
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 STEPS = {"config", "site", "migrate", "apps", "assets", "ready"}
 BOOTED_WITHIN = 240.0
@@ -43,7 +49,14 @@ def on_etcd(folder: Path) -> Iterator[Store]:
         yield Store(f"{ensemble.url}/frappe", lambda: ensemble.leader().kill())
 
 
-STORES: dict[str, Callable[[Path], AbstractContextManager[Store]]] = {"etcd": on_etcd}
+@contextlib.contextmanager
+def on_zookeeper(folder: Path) -> Iterator[Store]:
+    """Three servers of ZooKeeper."""
+    with ensemble_of_three(folder) as ensemble:
+        yield Store(ensemble.url("/frappe"), lambda: ensemble.leader().kill())
+
+
+STORES: dict[str, Callable[[Path], AbstractContextManager[Store]]] = {"etcd": on_etcd, "zookeeper": on_zookeeper}
 
 
 @pytest.mark.parametrize("store", STORES)
