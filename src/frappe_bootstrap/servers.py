@@ -27,6 +27,8 @@ class Database:
     password: str | None = field(repr=False)
     root_user: str
     root_password: str | None = field(repr=False)
+    rds: bool = False
+    """Whether the administrator may not grant everything, as on RDS."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ def database(reader: Reader, site: str) -> Database:
         password=password,
         root_user=root,
         root_password=reader.secret("DB_ROOT_PASS"),
+        rds=reader.flag("DB_RDS"),
     )
 
 
