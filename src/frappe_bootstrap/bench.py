@@ -13,6 +13,7 @@ import msgspec
 
 from coordinate.errors import BackendUnavailable, CommandFailed
 from frappe_bootstrap import inspection
+from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.settings import child_environment
 
 if TYPE_CHECKING:
@@ -20,23 +21,17 @@ if TYPE_CHECKING:
 
     from coordinate import Lease
     from coordinate.steps import StepContext
+    from frappe_bootstrap.record import Creation
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
-SHIM = Path(__file__).with_name("shim.py")
+SHIM = Path(__file__).with_name("bench-shim")
 ASK_TIMEOUT = 40.0
 SETTLE_TIMEOUT = 30.0
 _MOST_SESSIONS = 60
 _TICK = 0.2
-
-
-class Session(msgspec.Struct, frozen=True):
-    """A database session that a command has opened: its id, and the client as the server sees it."""
-
-    session: int
-    host: str
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -45,6 +40,25 @@ class Settled(msgspec.Struct, frozen=True):
     ok: bool
     error: str
     errno: int
+
+
+class Acted(msgspec.Struct, frozen=True):
+    """How a change in the database went."""
+
+    ok: bool = False
+    error: str = ""
+    errno: int = 0
+    stale: int = 0
+    """A higher token that has written to the record; nothing was changed."""
+    foreign: str = ""
+    """Why nothing was changed: what is there is not proved to be ours."""
+
+
+class Line(Acted, frozen=True):
+    """A line on the channel: an answer, or a session that was opened and its client as the server sees it."""
+
+    session: int = 0
+    host: str = ""
 
 
 class Bench:
@@ -112,6 +126,7 @@ class Bench:
         context: StepContext,
         *argv: str,
         secrets: Sequence[str] = (),
+        creation: Creation | None = None,
         on_line: Callable[[str], object] | None = None,
     ) -> str:
         """Run a framework command under the lease; return its last lines of output.
@@ -123,7 +138,8 @@ class Bench:
         """
         name = " ".join(word for word in argv[:4] if not word.startswith("--db") and word not in secrets)
         hidden = sorted({*self._settings.secrets, *secrets})
-        with _Channel({"job": "bench", "argv": list(argv), "secrets": hidden}) as channel:
+        request = {"job": "bench", "argv": list(argv), "secrets": hidden, "creation": msgspec.to_builtins(creation)}
+        with _Channel(request) as channel:
 
             def line(text: str) -> None:
                 """Look for sessions with each line: the shim prints one after it has announced a session."""
@@ -151,6 +167,76 @@ class Bench:
             raise BackendUnavailable(message)
         return None if settled.ok else settled.error
 
+    def write_record(
+        self, context: StepContext, name: str, value: msgspec.Struct | None, *, force: bool = False
+    ) -> None:
+        """Write a row of our record into the site's database under the lease's token; None removes the row.
+
+        Args:
+            context: of the step.
+            name: ``creation``, ``revision`` or ``migrating``.
+            value: what it says.
+            force: also where a higher token has written; an operator's decision.
+
+        Raises:
+            StepRefused: a higher token has written there, although the lease is held: it is of another lease store.
+            CommandFailed: it could not be written.
+            BackendUnavailable: the database does not answer; whether it was written is not known.
+        """
+        row = msgspec.to_builtins(value)
+        request = {**self._request("record", root=False), "name": name, "value": row, "force": force}
+        done = self.act(context, {**request, "token": context.lease.token})
+        if done.stale:
+            context.lease.check()
+            refuse(
+                f"the record in the database was written under token {done.stale}, ours is {context.lease.token}: the "
+                "database was used with another lease store. If it belongs here: frappe-bootstrap adopt "
+                f"{self._settings.site}"
+            )
+        if not done.ok:
+            message = f"the record in the database could not be written: {done.error}"
+            raise CommandFailed(message, 1, message)
+
+    def prepare(self, context: StepContext, creation: Creation, password: str, *, fresh: bool, force: bool) -> Acted:
+        """Make database, record and user of a new site; nothing is dropped.
+
+        Args:
+            context: of the step.
+            creation: noted in the marker beforehand.
+            password: of the site's user.
+            fresh: nothing of that name may be there yet.
+            force: fill a database that is not proved to be ours; an operator's decision.
+        """
+        request = {**self._request("prepare", root=True), "fresh": fresh, "site_password": password}
+        request["rds"] = self._settings.database.rds
+        return self._act_on(context, request, creation, force=force)
+
+    def discard(self, context: StepContext, creation: Creation, *, force: bool) -> Acted:
+        """Drop database and user of a half-made site that the creation's nonce proves to be ours."""
+        return self._act_on(context, self._request("discard", root=True), creation, force=force)
+
+    def _act_on(self, context: StepContext, request: dict[str, object], creation: Creation, *, force: bool) -> Acted:
+        row = msgspec.to_builtins(creation)
+        return self.act(context, {**request, "creation": row, "force": force, "timeout": SETTLE_TIMEOUT})
+
+    def act(self, context: StepContext, request: dict[str, object]) -> Acted:
+        """Change something in the database under the lease; the sessions are noted beforehand.
+
+        Raises:
+            BackendUnavailable: the database does not answer.
+        """
+        done: list[Acted] = []
+        with _Channel(request) as channel:
+            # Lines announce sessions; whatever comes after the last of them is the answer.
+            self._run(context, channel, str(request["job"]), lambda _: done.extend(channel.note_sessions(context)))
+            done.extend(channel.read(Acted))
+        acted = done[-1] if done else Acted(error="no answer")
+        login = inspection.Login(errno=acted.errno, error=acted.error)
+        if not acted.ok and done and inspection.unreachable(inspection.Answer(login=login)):
+            message = f"the database does not answer: {acted.error}"
+            raise BackendUnavailable(message)
+        return acted
+
     def _run(self, context: StepContext, channel: _Channel, name: str, line: Callable[[str], object]) -> str:
         self._known, self._ran_under = None, context.lease.token
         return context.run(
@@ -171,7 +257,8 @@ class Bench:
             "job": job,
             "site": self._settings.site,
             "db_name": database.name,
-            "server": {"db_host": database.host, "db_port": database.port},
+            "server": {"db_type": database.kind, "db_host": database.host, "db_port": database.port},
+            "password": database.password,
         }
         if root and database.root_password is not None:
             request["root"] = [database.root_user, database.root_password]
@@ -232,14 +319,19 @@ class _Channel:
         *lines, self._rest = self._rest.split(b"\n")
         return [msgspec.json.decode(line, type=kind) for line in lines]
 
-    def note_sessions(self, context: StepContext) -> None:
-        """Write new database sessions into the marker, then let the command go on."""
-        for opened in self.read(Session):
+    def note_sessions(self, context: StepContext) -> list[Acted]:
+        """Write new database sessions into the marker, then let the command go on; return other answers."""
+        answers = []
+        for opened in self.read(Line):
+            if not opened.session:
+                answers.append(Acted(opened.ok, opened.error, opened.errno, opened.stale, opened.foreign))
+                continue
             known = context.record.notes.get("sessions", "").split()
             known.append(f"{opened.session}@{opened.host}")
             context.note(sessions=" ".join(known[-_MOST_SESSIONS:]))
             # Only now may its first statement go out: whoever finds the record can end the session.
             self._ours.send(b"+")
+        return answers
 
     def wait(self, stop: Stop, child: subprocess.Popen[bytes]) -> list[inspection.Answer]:
         """Return the answer, or nothing if the child ended or took too long."""

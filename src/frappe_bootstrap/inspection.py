@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from frappe_bootstrap import record
+
 _DENIED = (1044, 1045, 1698)
 _UNKNOWN_DATABASE = 1049
 _FIRST_CLIENT_ERROR = 2000
@@ -27,6 +29,8 @@ class Login(msgspec.Struct, frozen=True):
     apps: object = None
     """What that table says about the installed apps: anything, since people write there, too."""
     administrator: bool = False
+    record: list[tuple[str, str]] = msgspec.field(default_factory=list)
+    """Our own table's rows: name and JSON text."""
     database: bool | None = None
     """As root sees it: whether the database of a new site, or its user, exists."""
 
@@ -39,6 +43,8 @@ class Answer(msgspec.Struct, frozen=True):
     config_error: str = ""
     db_name: object = ""
     login: Login | None = None
+    rotated: bool = False
+    """Whether that login took the password of the environment, after the one of the config was refused."""
     root: Login | None = None
     server: Login | None = None
 
@@ -61,6 +67,9 @@ class State(NamedTuple):
         apps: installed apps by SQL, when healthy.
         database: whether the database that a new site would use exists, as root sees it; None: not asked, no answer.
         root_error: why root could not be asked.
+        record: our own record in the database, whatever the kind.
+        rotated: whether only the environment's password is let in, and not that of the config.
+        database_name: of the site's config, "" if there is no usable one.
     """
 
     kind: Kind
@@ -68,6 +77,9 @@ class State(NamedTuple):
     apps: tuple[str, ...] = ()
     database: bool | None = None
     root_error: str = ""
+    record: record.SiteRecord = record.SiteRecord()
+    rotated: bool = False
+    database_name: str = ""
 
     def __str__(self) -> str:
         return f"{self.kind.value}: {self.reason}" if self.reason else self.kind.value
@@ -77,7 +89,9 @@ def classify(answer: Answer) -> State:
     """Return the state that an ``inspect`` answer of the shim describes."""
     root = answer.root or Login(ok=True)
     kind, reason, apps = _of_site(answer)
-    return State(kind, reason, apps, root.database, "" if root.ok else root.error)
+    ours = record.decode(answer.login.record) if answer.login is not None else record.SiteRecord()
+    error, name = "" if root.ok else root.error, str(answer.db_name) if answer.config == "ok" else ""
+    return State(kind, reason, apps, root.database, error, ours, answer.rotated, name)
 
 
 def unreachable(answer: Answer) -> str | None:

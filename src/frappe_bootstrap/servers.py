@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 if TYPE_CHECKING:
     from frappe_bootstrap.reader import Reader
 
-_RESERVED = {"root", "mysql", "information_schema", "performance_schema", "sys"}
+_RESERVED = {"root", "mysql", "information_schema", "performance_schema", "sys", "postgres", "template0", "template1"}
+_LONGEST_POSTGRES = 63
 _DATABASE = re.compile(r"[A-Za-z0-9_]{1,64}")
 
 
@@ -19,12 +20,15 @@ _DATABASE = re.compile(r"[A-Za-z0-9_]{1,64}")
 class Database:
     """The database server and what a new site needs on it."""
 
+    kind: str
     host: str
     port: int
     name: str
     password: str | None = field(repr=False)
     root_user: str
     root_password: str | None = field(repr=False)
+    rds: bool = False
+    """Whether the administrator may not grant everything, as on RDS."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +45,29 @@ def database(reader: Reader, site: str) -> Database:
     kind = reader.text("DB_TYPE", "mariadb").lower()
     if kind == "mysql":
         reader.notices.append("DB_TYPE=mysql is taken as mariadb")
-    elif kind == "postgres":
-        reader.problem("DB_TYPE", "postgres is not supported yet; use mariadb")
-    elif kind != "mariadb":
-        reader.problem("DB_TYPE", f"{kind!r} is not mariadb")
+    elif kind not in {"mariadb", "postgres"}:
+        reader.problem("DB_TYPE", f"{kind!r} is neither mariadb nor postgres")
+    kind = "postgres" if kind == "postgres" else "mariadb"
+    root = reader.text("DB_ROOT_USER", "postgres" if kind == "postgres" else "root")
     name = reader.text("DB_NAME")
-    if name and not _DATABASE.fullmatch(name):
-        reader.problem("DB_NAME", f"{name!r} is not 1 to 64 letters, digits or _")
-    if name.casefold() in _RESERVED | {reader.text("DB_ROOT_USER", "root").casefold()}:
+    if name and (not _DATABASE.fullmatch(name) or (kind == "postgres" and len(name) > _LONGEST_POSTGRES)):
+        longest = _LONGEST_POSTGRES if kind == "postgres" else 64
+        reader.problem("DB_NAME", f"{name!r} is not 1 to {longest} letters, digits or _")
+    if name.casefold() in _RESERVED | {root.casefold()}:
         reader.problem("DB_NAME", f"{name!r} belongs to the server or its administrator: choose another one")
     password = reader.secret("DB_PASS")
     if password and re.search(r"['\"\\`]", password):
         reader.problem("DB_PASS", "holds a quote or a backslash, which a new site cannot have: choose another one")
     digest = hashlib.sha1(site.encode(), usedforsecurity=False).hexdigest()
     return Database(
+        kind=kind,
         host=reader.text("DB_HOST", required=True),
-        port=reader.port("DB_PORT", 3306),
+        port=reader.port("DB_PORT", 5432 if kind == "postgres" else 3306),
         name=name or f"_{digest[:16]}",
         password=password,
-        root_user=reader.text("DB_ROOT_USER", "root"),
+        root_user=root,
         root_password=reader.secret("DB_ROOT_PASS"),
+        rds=reader.flag("DB_RDS"),
     )
 
 

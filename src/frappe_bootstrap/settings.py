@@ -7,13 +7,14 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``IMAGE_REV``                  revision this image brings about; default: a fingerprint of its apps
 ``APPS``                       apps to install besides frappe, separated by blanks
 ``SKIP_INIT``                  1: never create a site (exit code 82 when it is missing)
-``DB_TYPE``                    ``mariadb`` (default); ``mysql`` is taken as mariadb, with a notice
+``DB_TYPE``                    ``mariadb`` (default) or ``postgres``; ``mysql`` is taken as mariadb, with a notice
 ``DB_HOST``                    required; database server
-``DB_PORT``                    default 3306
+``DB_PORT``                    default 3306, or 5432 for postgres
 ``DB_NAME``                    database of a new site; default: a hash of the site's name
 ``DB_PASS``                    secret; password of a new site's database user; default: a random one
-``DB_ROOT_USER``               default ``root``; only used when a site has to be created
+``DB_ROOT_USER``               default ``root`` or ``postgres``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
+``DB_RDS``                     1: the server's administrator may not grant everything (RDS); default 0
 ``ADMIN_PASS``                 secret; only needed when a site has to be created
 ``REDIS_HOST``                 required, unless both URLs below are given
 ``REDIS_PASS``                 secret; may be empty
@@ -91,6 +92,7 @@ VARIABLES = SECRETS.union(
         "DB_HOST",
         "DB_PORT",
         "DB_NAME",
+        "DB_RDS",
         "DB_ROOT_USER",
         "REDIS_HOST",
         "REDIS_CACHE_PORT",

@@ -135,14 +135,16 @@ def test_a_record_that_the_database_contradicts_is_not_believed(fleet: Fleet) ->
     assert "recorded as done" in err
 
 
-def test_a_half_made_site_is_refused_by_the_whole_fleet(fleet: Fleet) -> None:
-    """Repair is a decision; the reason is in the log, and the site is left as it was."""
-    replicas = [fleet.start("echo", "serving", STANDIN_DIE="new-site:doctypes@36") for _ in range(3)]
+def test_a_half_made_site_of_somebody_else_is_refused_by_the_whole_fleet(fleet: Fleet) -> None:
+    """Hazard 3: repair is a decision; the log has the reason and the command, and the site is left as it was."""
+    (fleet.sites / "s1").mkdir(parents=True)
+    replicas = [fleet.start("echo", "serving") for _ in range(3)]
     for child in replicas:
         out, err = child.communicate(timeout=LIMIT)
         assert (child.returncode, out) == (81, ""), err
         assert "half-made" in err
-    assert fleet.commands() == {"new-site": 1}
+        assert "frappe-bootstrap repair s1" in err
+    assert fleet.commands() == {}
     assert fleet.record("site")["attempts"] == 1
 
 
@@ -151,7 +153,7 @@ def test_a_wrong_password_of_the_site_is_unreachable_and_never_a_reason_to_creat
     assert fleet.run()[0] == 0
     path = fleet.sites / "s1" / "site_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "db_password": "wrong"}))
-    code, _, err = fleet.run(IMAGE_REV="2")
+    code, _, err = fleet.run(IMAGE_REV="2", DB_PASS="")
     assert code == 81
     assert "bound to another host" in err
     assert fleet.commands() == COLD

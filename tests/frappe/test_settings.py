@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate.errors import ConfigError
-from frappe_bootstrap import settings
+from frappe_bootstrap import config_files, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,9 +127,14 @@ def test_the_lease_length_follows_the_original_variables(environ: dict[str, str]
 
 
 def test_database_types_that_are_not_mariadb_are_named(environ: dict[str, str]) -> None:
-    """Mysql is taken as mariadb with a notice; postgres is refused for now."""
+    """Mysql is taken as mariadb with a notice; another server is refused (hazard 26)."""
     assert settings.load({**environ, "DB_TYPE": "mysql"}).notices
-    assert "postgres is not supported yet" in problems({**environ, "DB_TYPE": "postgres"})
+    postgres = settings.load({**environ, "DB_TYPE": "postgres"}).database
+    assert (postgres.kind, postgres.port, postgres.root_user) == ("postgres", 5432, "postgres")
+    assert settings.load({**environ, "DB_RDS": "1"}).database.rds
+    assert config_files.common_keys(settings.load({**environ, "DB_RDS": "1"}))["rds_db"] == 1
+    assert "rds_db" not in config_files.common_keys(settings.load(environ))
+    assert "neither mariadb nor postgres" in problems({**environ, "DB_TYPE": "oracle"})
 
 
 def test_whole_redis_urls_need_a_port_and_make_host_and_ports_optional(environ: dict[str, str]) -> None:
