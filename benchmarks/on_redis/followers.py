@@ -1,47 +1,20 @@
-"""Processes that wait until somebody says that a step is done."""
+"""Followers of a step, see ``benchmarks/common/followers.py``, on Redis."""
 
 from __future__ import annotations
 
-import statistics
 import time
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING
 
+from benchmarks.common import followers
+from benchmarks.common.followers import ALL_WITHIN, News
 from benchmarks.on_redis import ways
-from benchmarks.on_redis.fleet import Fleet
-from benchmarks.on_redis.server import Requests
-from benchmarks.on_redis.table import Table
+from benchmarks.on_redis.server import of
 
 if TYPE_CHECKING:
     import redis
-    from benchmarks.on_redis.fleet import Member
-    from benchmarks.on_redis.plan import Plan
+    from benchmarks.common.plan import Plan
+    from benchmarks.common.table import Table
     from tests.servers import RedisServer
-
-_SETTLE = 0.5
-_ALL_WITHIN = 30.0
-
-
-class News(ABC):
-    """One way to tell and to wait."""
-
-    label: ClassVar[str]
-
-    def __init__(self, port: int, name: str) -> None:
-        self.port = port
-        self.name = name
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Do what the teller does before there is anything to tell."""
-
-    @abstractmethod
-    def tell(self) -> None:
-        """Say that it is done."""
-
-    @abstractmethod
-    def follow(self) -> None:
-        """Return when it is done."""
 
 
 class Marker(News):
@@ -69,7 +42,7 @@ class Marker(News):
         """Wait as ``coordinate wait`` does."""
         from coordinate._following import Follower
 
-        Follower(self._markers, "step", "1").wait(self._coordinator, _ALL_WITHIN)
+        Follower(self._markers, "step", "1").wait(self._coordinator, ALL_WITHIN)
 
 
 class BareStream(News):
@@ -131,75 +104,6 @@ class Poll(PubSub):
             time.sleep(2)
 
 
-class Audience(NamedTuple):
-    """One process tells, the others follow."""
-
-    kind: type[News]
-    port: int
-    name: str
-
-    def __call__(self, member: Member) -> None:
-        """Live the life of one process."""
-        news = self.kind(self.port, self.name)
-        if member.number == 0:
-            news.prepare()
-            member.ready()
-            member.wait_for_go()
-            member.mark(0)
-            news.tell()
-        else:
-            member.wait_for_the_first()
-            member.ready()
-            news.follow()
-            member.mark(0)
-        member.linger()
-
-
-class Round(NamedTuple):
-    """One measurement: seconds until the last one knew, until each did, and requests while nothing happened."""
-
-    last: float
-    each: list[float]
-    idle: int
-
-
 def measure(running: RedisServer, plan: Plan) -> list[Table]:
     """Return the table."""
-    table = Table(
-        f"{plan.waiters} followers notice that a step is done",
-        f"best of {plan.rounds} interleaved rounds by the last one; idle requests of all rounds, {plan.idle:g} s each.",
-    )
-    kinds: list[type[News]] = [Marker, BareStream, PubSub, *([Poll] if plan.peers else [])]
-    rounds: dict[type[News], list[Round]] = {kind: [] for kind in kinds}
-    for _ in range(plan.rounds):
-        for kind in kinds:
-            rounds[kind].append(_round(running, kind, plan))
-    best = {kind: min(found) for kind, found in rounds.items()}
-    for kind, found in best.items():
-        idle = sum(each.idle for each in rounds[kind])
-        table.add(
-            kind.label,
-            p50_ms=statistics.median(found.each) * 1000,
-            all_ms=found.last * 1000,
-            ratio=found.last / best[BareStream].last,
-            idle_requests=idle,
-        )
-        if kind is Marker:
-            table.gates["no request while nothing happens"] = idle == 0
-    return [table]
-
-
-def _round(running: RedisServer, kind: type[News], plan: Plan) -> Round:
-    with Fleet(plan.waiters + 1, Audience(kind, running.port, ways.fresh_name("followers"))) as fleet:
-        fleet.wait_until_ready()
-        time.sleep(_SETTLE)
-        watching = Requests(running.port)
-        time.sleep(plan.idle)
-        idle = watching.stop().total()
-        fleet.go.open()
-        if fleet.wait_until_marked(0, _ALL_WITHIN) <= plan.waiters:
-            message = f"{kind.label}: a follower knew nothing after {_ALL_WITHIN:g} s"
-            raise RuntimeError(message)
-        told, *known = fleet.marked(0)
-    each = [at - told for at in known]
-    return Round(max(each), each, idle)
+    return followers.measure(of(running), (Marker, BareStream, PubSub, *((Poll,) if plan.peers else ())), plan)

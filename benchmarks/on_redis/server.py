@@ -6,15 +6,15 @@ import contextlib
 import os
 import socket
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.common.server import Server
 from tests.servers import RedisServer, redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _PATIENCE = 30.0
 
@@ -54,7 +54,11 @@ class Requests:
             return found
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that all threads of a process have used."""
-    # The kernel's own numbering of a process's clock, see clock_getcpuclockid(3); /proc counts in 10 ms.
-    return time.clock_gettime((~pid << 3) | 2)
+def of(running: RedisServer) -> Server:
+    """Return what common workloads need to know of it."""
+
+    def watching() -> Callable[[], float]:
+        requests = Requests(running.port)
+        return lambda: requests.stop().total()
+
+    return Server(running.port, running.pid, watching)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.on_redis.table import Table
+from benchmarks.common.table import Table
 from benchmarks.start_up import HELD, SET, medians
 
 if TYPE_CHECKING:
-    from benchmarks.on_redis.plan import Plan
+    from benchmarks.common.plan import Plan
     from tests.servers import RedisServer
 
 

@@ -1,20 +1,15 @@
 """Ways to hold a lock on Redis: ours, the bare commands, and other libraries as their users call them.
 
-Each takes a server's port, a name and a ttl in seconds, and acquires and releases any number of times. Libraries are
-imported where they are used: one that is missing costs its row only.
+They acquire and release any number of times.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import redis
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from benchmarks.common.contenders import Way
 
 RELEASE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 
@@ -24,33 +19,16 @@ def client(port: int, **options: Any) -> redis.Redis:  # noqa: ANN401 -- whateve
     return redis.Redis(port=port, **options)
 
 
-class Way(ABC):
-    """One contender for a name."""
-
-    label: ClassVar[str]
-    waits: ClassVar[str] = ""
-    """How it waits; empty where it cannot."""
-
-    def __init__(self, port: int, name: str, ttl: float) -> None:
-        self.port = port
-        self.name = name
-        self.ttl = ttl
+class RedisWay(Way):
+    """A contender whose lock is one key."""
 
     @classmethod
     def key_of(cls, name: str) -> str:
         """Return the key whose expiry frees the lock."""
         return name
 
-    @abstractmethod
-    def acquire(self) -> None:
-        """Return with the lock."""
 
-    @abstractmethod
-    def release(self) -> None:
-        """Give it back."""
-
-
-class Coordinate(Way):
+class Coordinate(RedisWay):
     """A lease: fencing token, quarantine, renewal."""
 
     label = "coordinate"
@@ -79,7 +57,7 @@ class Coordinate(Way):
             raise RuntimeError(message)
 
 
-class BareCommands(Way):
+class BareCommands(RedisWay):
     """The limit without contention: what any lock needs at least, on redis-py."""
 
     label = "bare SET NX PX + EVALSHA"
@@ -102,11 +80,12 @@ class BareCommands(Way):
         self._redis.evalsha(self._sha, 1, self.name, self._nonce)
 
 
-class BareList(Way):
+class BareList(RedisWay):
     """The limit of waiting: an element of a list that is popped and pushed back."""
 
     label = "bare BLPOP"
     waits = "BLPOP"
+    starts_empty = True
 
     def __init__(self, port: int, name: str, ttl: float) -> None:
         super().__init__(port, name, ttl)
@@ -114,7 +93,7 @@ class BareList(Way):
         self._redis.ping()
 
     def acquire(self) -> None:
-        """Pop; the first one ever finds nothing, by order of `first`."""
+        """Pop."""
         self._redis.blpop([self.name])
 
     def release(self) -> None:
@@ -122,7 +101,7 @@ class BareList(Way):
         self._redis.rpush(self.name, b"1")
 
 
-class RedisPyLock(Way):
+class RedisPyLock(RedisWay):
     """redis-py's own Lock."""
 
     label = "redis-py Lock"
@@ -141,7 +120,7 @@ class RedisPyLock(Way):
         self._lock.release()
 
 
-class PythonRedisLock(Way):
+class PythonRedisLock(RedisWay):
     """python-redis-lock with renewal: a thread for each held lock."""
 
     label = "python-redis-lock"
@@ -177,7 +156,7 @@ class PythonRedisLockPlain(PythonRedisLock):
     renews = False
 
 
-class Tooz(Way):
+class Tooz(RedisWay):
     """tooz's Redis driver; its heartbeat is not started."""
 
     label = "tooz"
@@ -206,7 +185,7 @@ class Tooz(Way):
         self._lock.release()
 
 
-class Sherlock(Way):
+class Sherlock(RedisWay):
     """sherlock's RedisLock."""
 
     label = "sherlock"
@@ -229,7 +208,7 @@ class Sherlock(Way):
         self._lock.release()
 
 
-class Pottery(Way):
+class Pottery(RedisWay):
     """pottery's Redlock with one master."""
 
     label = "pottery Redlock"
@@ -255,11 +234,7 @@ class Pottery(Way):
         self._lock.release()
 
 
-OURS: type[Way] = Coordinate
-PEERS: tuple[type[Way], ...] = (RedisPyLock, PythonRedisLock, PythonRedisLockPlain, Tooz, Sherlock, Pottery)
-_numbers: Iterator[int] = itertools.count()
-
-
-def fresh_name(what: str) -> str:
-    """Return a name that nothing on the server knows yet."""
-    return f"{what}-{os.getpid()}-{next(_numbers)}"
+OURS: type[RedisWay] = Coordinate
+PEERS: tuple[type[RedisWay], ...] = (RedisPyLock, PythonRedisLock, PythonRedisLockPlain, Tooz, Sherlock, Pottery)
+WAITING_PEERS = tuple(kind for kind in PEERS if kind is not PythonRedisLockPlain)
+"""Renewal makes no difference to a wait."""

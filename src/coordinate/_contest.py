@@ -58,7 +58,7 @@ class Contest:
 
     def __exit__(self, *_: object) -> None:
         """Leave the line; a turn that was already given to us goes to the next one."""
-        if not self._lease.held:
+        if not self._lease.alive:
             with contextlib.suppress(BackendUnavailable):
                 self._withdraw()
         if self._wait is not None:

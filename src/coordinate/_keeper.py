@@ -14,14 +14,16 @@ import threading
 from typing import TYPE_CHECKING
 
 from coordinate.errors import CoordinateError
-from coordinate.types import Gone, LossReason, Renewed, Unknown
+from coordinate.types import Gone, LossReason, Unknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from coordinate._clock import Clock
+    from coordinate._cohort import Cohort
     from coordinate.backend import Backend
     from coordinate.lease import Lease
+    from coordinate.types import Grant, RenewAnswer
 
 log = logging.getLogger("coordinate")
 
@@ -29,8 +31,6 @@ LONGEST_NAP = 1.0
 """Seconds; the kernel's waits do not count suspend."""
 LINGER = 10
 """Naps without a lease after which the thread ends: starting one for each of many short leases would cost more."""
-_TOGETHER = 0.1
-"""Seconds: leases whose next looks differ by no more have one entry."""
 _STALE = 64
 """Entries that are not worth sweeping."""
 PAUSE_AFTER_ERROR = 0.05
@@ -44,13 +44,16 @@ class Keeper:
         self._backend = backend
         self._clock = clock
         self._threaded = threaded
-        self._turns: dict[Lease, int] = {}
-        """Which entry of the agenda is the valid one of each lease."""
-        self._agenda: list[tuple[float, int, Sequence[Lease]]] = []
-        """A heap of when to look at which leases; those that have gone or come again since are skipped."""
-        self._entries = 0
-        """Leases in the agenda, skipped ones included."""
+        self._agenda: list[tuple[float, int, Cohort]] = []
+        """A heap of when to look at which leases; cohorts that nobody belongs to any more are skipped."""
+        self._looked_at: list[Cohort] = []
+        """Those that a tick has taken off the agenda."""
         self._count = 0
+        """Entries that were ever made: those of one instant are looked at in turn."""
+        self._kept = 0
+        self._stale = 0
+        """Cohorts in the agenda that nobody belongs to."""
+        self._last: tuple[tuple[tuple[Grant, ...], ...], tuple[Grant, ...]] = ((), ())
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._wakes_at = math.inf
@@ -68,12 +71,18 @@ class Keeper:
         """Take one `expect` back."""
         with self._changed:
             self._expected -= 1
+            if not self._expected and not self._kept:
+                # It sleeps without end while somebody waits, and has to count the seconds until its own end now.
+                self._changed.notify()
 
-    def add(self, lease: Lease) -> None:
-        """Keep a lease from now on."""
+    def add(self, lease: Lease, cohort: Cohort) -> None:
+        """Keep a lease from now on, in a cohort of its own."""
         with self._changed:
-            self._enter(lease.look_at, [lease])
-            if not self._start() and lease.look_at < self._wakes_at:
+            lease.kept = True
+            cohort.join(lease)
+            self._kept += 1
+            look_at = self._enter(cohort)
+            if not self._start() and look_at < self._wakes_at:
                 self._changed.notify()
 
     def _start(self) -> bool:
@@ -84,105 +93,187 @@ class Keeper:
         self._thread.start()
         return True
 
-    def _enter(self, look_at: float, leases: Sequence[Lease]) -> None:
+    def _enter(self, cohort: Cohort) -> float:
         self._count += 1
-        for lease in leases:
-            self._turns[lease] = self._count
-        heapq.heappush(self._agenda, (look_at, self._count, leases))
-        self._entries += len(leases)
-        if self._entries > 2 * len(self._turns) + _STALE:
-            self._sweep()
-
-    def _sweep(self) -> None:
-        """Forget stale entries: a program that acquires and releases in a loop leaves one behind each time."""
-        valid = [(at, turn, self._valid(turn, leases)) for at, turn, leases in self._agenda]
-        self._agenda = [entry for entry in valid if entry[2]]
-        self._entries = sum(len(leases) for _, _, leases in self._agenda)
-        heapq.heapify(self._agenda)
-
-    def _valid(self, turn: int, leases: Sequence[Lease]) -> list[Lease]:
-        return [lease for lease in leases if self._turns.get(lease) == turn]
+        look_at = cohort.look_at
+        heapq.heappush(self._agenda, (look_at, self._count, cohort))
+        return look_at
 
     def discard(self, lease: Lease) -> None:
         """Forget a lease. Idempotent."""
         with self._changed:
-            self._turns.pop(lease, None)
+            cohort = lease.cohort
+            if cohort is None or not lease.kept:
+                return
+            lease.kept = False
+            self._kept -= 1
+            cohort.leave()
+            if cohort.size:
+                # Whatever is renewed from now on: the time of this one stands still.
+                lease.cohort = cohort.twin()
+                return
+            self._stale += 1
+            if self._stale > len(self._agenda) // 2 + _STALE:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget stale entries: a program that acquires and releases in a loop leaves one behind each time."""
+        self._agenda = [entry for entry in self._agenda if entry[2].size]
+        heapq.heapify(self._agenda)
+        self._stale = 0
+
+    def extend(self, lease: Lease, sent: float, ttl: float) -> None:
+        """Note a renewal that the holder made itself; ignored once its time was over."""
+        with self._changed:
+            cohort = lease.cohort
+            if cohort is None or not lease.kept or self._clock.now() >= cohort.stop_at:
+                return
+            if cohort.size > 1:
+                alone = cohort.twin()
+                self._move([lease], cohort, alone)
+                cohort = alone
+                self._enter(cohort)
+            cohort.extend(sent, min(ttl, cohort.timing.ttl))
+        lease.tell_renewed()
 
     def tick(self) -> None:
         """Renew what is due, declare lost what is overdue."""
         now = self._clock.now()
-        leases = self._take_due(now)
+        cohorts = self._take_due(now)
         try:
-            for lease in leases:
-                if lease.bounded:
-                    lease.watch_the_clock(now)
-            due = [lease for lease in leases if lease.soon_due(now) and lease.held]
+            for cohort in cohorts:
+                if cohort.bounded:
+                    cohort.members[0].watch_the_clock(now)
+            due = [cohort for cohort in cohorts if cohort.soon_due(now)]
             if due:
                 self._renew(due)
                 now = self._clock.now()
-            for lease in leases:
-                if lease.look_at <= now:
-                    lease.watch_the_clock(now)
+            for cohort in self._looked_at:
+                if cohort.size and cohort.look_at <= now:
+                    for lease in list(cohort.members):
+                        if cohort.has(lease):
+                            lease.watch_the_clock(now)
         finally:
-            self._put_back(leases)
+            self._put_back()
 
-    def _take_due(self, now: float) -> list[Lease]:
-        """Return the leases that have to be looked at, and those that soon have to; they stay known.
+    def _take_due(self, now: float) -> list[Cohort]:
+        """Return the cohorts that have to be looked at, and those that soon have to.
 
         Leases that were acquired one after another so come to share their requests.
         """
-        leases: list[Lease] = []
         with self._changed:
-            if not self._agenda or self._agenda[0][0] > now:
-                return leases
-            while self._agenda and self._agenda[0][0] <= now + LONGEST_NAP:
-                _, turn, together = heapq.heappop(self._agenda)
-                self._entries -= len(together)
-                leases += self._valid(turn, together)
-        return leases
+            if self._agenda and self._agenda[0][0] <= now:
+                while self._agenda and self._agenda[0][0] <= now + LONGEST_NAP:
+                    cohort = heapq.heappop(self._agenda)[2]
+                    if cohort.size:
+                        self._looked_at.append(cohort)
+                    else:
+                        self._stale -= 1
+            return list(self._looked_at)
 
-    def _put_back(self, leases: Sequence[Lease]) -> None:
-        """Enter what was looked at again: what has to be looked at at nearly the same time, together."""
+    def _put_back(self) -> None:
         with self._changed:
-            # One that was given back or lost meanwhile is not entered; one that was acquired anew is once more.
-            times = [(lease.look_at, lease) for lease in leases if lease in self._turns]
-            first = min((at for at, _ in times), default=0.0)
-            together = [lease for at, lease in times if at <= first + _TOGETHER]
-            if together:
-                self._enter(first, together)
-            for at, lease in times:
-                if at > first + _TOGETHER:
-                    self._enter(at, [lease])
+            looked_at, self._looked_at = self._looked_at, []
+            for cohort in looked_at:
+                # What was given back or lost meanwhile is gone; what was acquired anew has a cohort of its own.
+                if cohort.size:
+                    self._enter(cohort)
 
-    def _renew(self, leases: Sequence[Lease]) -> None:
-        # The grants are taken once: a lease may be given back and acquired anew while the request is under way.
-        grants = [lease.grant for lease in leases]
+    def _renew(self, cohorts: Sequence[Cohort]) -> None:
+        with self._changed:
+            # Taken once: a lease may be given back and acquired anew while the request is under way.
+            asked = [(cohort, cohort.members, cohort.grants) for cohort in cohorts if cohort.muster()]
+        grants = self._joined(tuple([grants for _, _, grants in asked]))
         sent = self._clock.now()
         try:
-            answers = self._backend.renew(grants)
+            answers = self._backend.renew(grants) if grants else []
         except CoordinateError as error:
             # A store is not supposed to raise here; the keeper must outlive one that does.
-            answers = [Unknown(str(error)) for _ in grants]
-        unknown = []
-        for lease, grant, answer in zip(leases, grants, answers, strict=True):
-            if not lease.still(grant):
-                continue
-            if isinstance(answer, Renewed):
-                lease.extend(sent, answer.ttl)
-            elif isinstance(answer, Gone):
-                lease.lose(answer.reason, "the store says so")
-            else:
-                lease.postpone(sent)
-                unknown.append((lease.name, answer.why))
+            answers = [Unknown(str(error))] * len(grants)
+        unknown: list[tuple[str, str]] = []
+        start = 0
+        for cohort, members, granted in asked:
+            mine = answers[start : start + len(granted)]
+            start += len(granted)
+            for part, answer in self._parted(cohort, members, mine):
+                self._take(part, answer, sent)
+                if isinstance(answer, Unknown):
+                    unknown += [(lease.name, answer.why) for lease in part.members if part.has(lease)]
+        self._merge()
         if unknown:
             # One line for all: a server that is down must not fill the log with every lease's name.
             log.warning("%d leases not renewed, %s first, trying again: %s", len(unknown), *unknown[0])
+
+    def _joined(self, parts: tuple[tuple[Grant, ...], ...]) -> tuple[Grant, ...]:
+        """Return all grants; the same object as the last time if they are the same, so that stores may prepare."""
+        if len(parts) == 1:
+            return parts[0]
+        known, joined = self._last
+        if len(known) != len(parts) or any(old is not new for old, new in zip(known, parts, strict=True)):
+            joined = tuple([grant for part in parts for grant in part])
+            self._last = parts, joined
+        return joined
+
+    def _parted(
+        self, cohort: Cohort, members: Sequence[Lease], answers: Sequence[RenewAnswer]
+    ) -> list[tuple[Cohort, RenewAnswer]]:
+        """Return the cohort with its answer; where the answers differ, a cohort for each of them."""
+        if len(set(answers)) == 1:
+            return [(cohort, answers[0])]
+        leases: dict[RenewAnswer, list[Lease]] = {}
+        for lease, answer in zip(members, answers, strict=True):
+            leases.setdefault(answer, []).append(lease)
+        most = max(leases, key=lambda answer: len(leases[answer]))
+        parts = [(cohort, most)]
+        with self._changed:
+            for answer, others in leases.items():
+                if answer is not most:
+                    part = cohort.twin()
+                    parts.append((part, answer))
+                    self._looked_at.append(part)
+                    self._move(others, cohort, part)
+        return parts
+
+    @staticmethod
+    def _move(leases: Sequence[Lease], source: Cohort, target: Cohort) -> None:
+        for lease in leases:
+            if source.has(lease):
+                source.leave()
+                target.join(lease)
+
+    def _take(self, cohort: Cohort, answer: RenewAnswer, sent: float) -> None:
+        if isinstance(answer, Gone):
+            with self._changed:
+                lost = [(lease, lease.grant) for lease in cohort.members if cohort.has(lease)]
+            for lease, grant in lost:
+                lease.lose(answer.reason, "the store says so", grant=grant)
+        elif isinstance(answer, Unknown):
+            cohort.postpone(sent)
+        elif self._clock.now() < cohort.stop_at:
+            # A reply that comes after the work was told to stop does not bring a lease back.
+            cohort.extend(sent, min(answer.ttl, cohort.timing.ttl))
+            if cohort.listened:
+                for lease in list(cohort.members):
+                    if cohort.has(lease) and lease.listening:
+                        lease.tell_renewed()
+
+    def _merge(self) -> None:
+        """Put together what was renewed together and will be due together."""
+        alike: dict[tuple[object, float, float, float], Cohort] = {}
+        with self._changed:
+            for cohort in sorted(self._looked_at, key=lambda cohort: -cohort.size):
+                if cohort.bounded or not cohort.size:
+                    continue
+                first = alike.setdefault((cohort.timing, cohort.deadline, cohort.stop_at, cohort.due), cohort)
+                if first is not cohort:
+                    self._move(cohort.members, cohort, first)
 
     def close(self) -> None:
         """Lose what is still held: nothing is renewed any more."""
         with self._changed:
             self._closed = True
-            leases = list(self._turns)
+            cohorts = [*self._looked_at, *(cohort for _, _, cohort in self._agenda)]
+            leases = [lease for cohort in cohorts for lease in cohort.members if cohort.has(lease)]
             self._changed.notify()
         if leases:
             log.warning("closed with %d leases held, %s first: left to expire", len(leases), leases[0].name)
@@ -200,13 +291,16 @@ class Keeper:
                 log.exception("the keeper goes on after an error")
                 shortest = PAUSE_AFTER_ERROR
             with self._changed:
-                idle = 0 if self._turns or self._expected else idle + 1
+                idle = 0 if self._kept or self._expected else idle + 1
                 if os.getpid() != pid or self._closed or idle > LINGER:
                     self._thread = None
                     return
                 # Asked again, under the lock: a lease may have been added while the tick was under way.
                 next_look = self._agenda[0][0] if self._agenda else math.inf
                 nap = min(max(shortest, next_look - self._clock.now()), LONGEST_NAP)
+                if self._expected and not self._kept:
+                    # Nothing can run out, and whoever adds a lease says so.
+                    nap = math.inf
                 self._wakes_at = self._clock.now() + nap
-                self._changed.wait(nap)
+                self._changed.wait(nap if nap < math.inf else None)
                 self._wakes_at = -math.inf

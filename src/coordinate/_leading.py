@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from typing import TYPE_CHECKING
 
+from coordinate._pulse import Pulse
 from coordinate._supervise import Command, failure
 from coordinate.errors import (
+    AlreadyDone,
     BackendUnavailable,
     CommandFailed,
     Interrupted,
@@ -34,6 +37,8 @@ PROGRESS_EVERY = 1.0
 """Seconds between records of a step's last lines of output."""
 
 
+DOUBT_PAUSE = 0.05
+"""Seconds between looks at a lease that is in doubt."""
 FOREIGN_PAUSE = 5.0
 """Seconds between looks at a step that somebody outside this protocol has begun."""
 
@@ -55,15 +60,25 @@ class StepContext:
         self._leader = leader
         self._ends_at = leader.clock.now() + step.timeout
         self._recorded_at = 0.0
+        self._changed_at = leader.clock.now()
         self._recorded = ""
+        self._writing = threading.Lock()
+        """Held while the record is read and written: progress, notes and the pulse come from several threads."""
 
     def check(self) -> None:
-        """Raise `LeaseLost` unless the lease may be relied on at this instant."""
-        self.lease.check()
+        """Return when the lease may be relied on; a connection that is interrupted may come back in time.
+
+        Raises:
+            LeaseLost: it did not, or the lease is lost.
+            Interrupted: a signal asked us to stop.
+        """
+        self._leader.make_sure()
 
     def note(self, **texts: str) -> None:
         """Merge texts into the marker's notes, durably, before going on."""
-        self.record = self._leader.markers.update(self.record, notes=texts)
+        with self._writing:
+            self.record = self._leader.markers.update(self.record, notes=texts)
+            self._changed_at = self._leader.clock.now()
 
     def run(  # noqa: PLR0913 - keywords of subprocess, and three of ours
         self,
@@ -86,6 +101,7 @@ class StepContext:
             CommandFailed: it ended with a code other than 0.
             LeaseLost, Interrupted, WaitTimeout: it was stopped; all of its descendants are dead.
         """
+        self._leader.make_sure()
         # The limit is the attempt's: what earlier commands of it took is gone.
         left = min(timeout, max(0.0, self._ends_at - self._leader.clock.now()))
         command = Command(argv, env, cwd, pass_fds, stdin, timeout=left)
@@ -105,12 +121,27 @@ class StepContext:
         now = self._leader.clock.now()
         if tail == self._recorded or now - self._recorded_at < PROGRESS_EVERY:
             return
-        self._recorded, self._recorded_at = tail, now
-        try:
-            self.record = self._leader.markers.update(self.record, detail=tail, tries=1)
-        except BackendUnavailable as error:
-            # Progress is a convenience; whether we may go on is the lease's question, not this write's.
-            log.warning("progress not recorded: %s", error)
+        with self._writing:
+            self._recorded, self._recorded_at = tail, now
+            try:
+                self.record = self._leader.markers.update(self.record, detail=tail, tries=1)
+                self._changed_at = now
+            except BackendUnavailable as error:
+                # Progress is a convenience; whether we may go on is the lease's question, not this write's.
+                log.warning("progress not recorded: %s", error)
+
+    def beat(self) -> None:
+        """Change the record if nothing else has for a while; see `coordinate._pulse`."""
+        with self._writing:
+            now = self._leader.clock.now()
+            if now - self._changed_at < self._leader.pulse_period / 2 or not self.lease.alive:
+                return
+            try:
+                self.record = self._leader.markers.beat(self.record)
+                self._changed_at = now
+            except (BackendUnavailable, StaleToken, AlreadyDone) as error:
+                # Who may act is decided where the step's own writes and the lease's renewals go.
+                log.warning("not shown to be at work: %s", error)
 
 
 class Leader:
@@ -127,6 +158,25 @@ class Leader:
     def redact(self, text: str) -> str:
         """Return text as it may be recorded."""
         return self._plan.redact(text)
+
+    @property
+    def pulse_period(self) -> float:
+        """Return how often a silent attempt shows that it is under way: thrice before others may take it for dead."""
+        return self.lease.timing.ttl / 4
+
+    def make_sure(self) -> None:
+        """Return when the lease may be relied on; while it is in doubt nothing is begun and nothing is written.
+
+        Raises:
+            LeaseLost: the lease is lost, or the doubt lasted until its time was over.
+            Interrupted: a signal asked us to stop.
+        """
+        hub = self.member.coordinator.hub
+        while self.lease.alive and self.lease.doubt is not None:
+            hub.check_interrupt()
+            with hub.wait() as wait:
+                wait.sleep(self.clock.now() + DOUBT_PAUSE)
+        self.lease.check()
 
     def run(self) -> Outcome:
         """Claim, confirm, read again, do what is not done."""
@@ -180,7 +230,7 @@ class Leader:
         while view.claim is not None and view.claim.lease_store not in {"", ours}:
             claim, ends_at = view.claim, self.clock.now() + view.claim.ttl
             while self.clock.now() < ends_at:
-                self.lease.check()
+                self.make_sure()
                 if self.clock.now() >= self.member.ends_at:
                     message = f"a leader of another lease store ({claim.lease_store}) is still at work"
                     raise WaitTimeout(message)
@@ -203,7 +253,7 @@ class Leader:
             case _:
                 message = f"lease {self.lease.name} could not be confirmed after the claim"
                 raise TryAgain(message)
-        self.lease.check()
+        self.make_sure()
 
     def _begin(self, step: Step, before: MarkerRecord | None) -> StepContext:
         """Record the beginning of an attempt, unless the budget or somebody outside this protocol forbids it."""
@@ -213,7 +263,7 @@ class Leader:
         self._check_foreign(step, before)
         if before is not None and before.state is MarkerState.IN_PROGRESS:
             self.member.tell("takeover", step.name, self.lease.token, f"begun by {before.owner or 'an earlier image'}")
-        self.lease.check()
+        self.make_sure()
         record = self.markers.begin(step.name, self._plan.revision, before, step.fingerprint)
         self.member.tell("begin", step.name, self.lease.token, f"attempt {record.attempts}")
         return StepContext(self, step, record)
@@ -222,12 +272,13 @@ class Leader:
         started = self.clock.now()
         context = self._begin(step, before)
         try:
-            # Part of the attempt: that an earlier one does not end has to be known to everybody, and to have an end.
-            self._settle(step, context, before)
-            self.lease.check()
-            step.action(context)
-            self.lease.check()
-            self._verify(step)
+            with Pulse(context.beat, self.pulse_period):
+                # Part of the attempt: that an earlier one does not end has to be known to all, and to have an end.
+                self._settle(step, context, before)
+                self.make_sure()
+                step.action(context)
+                self.make_sure()
+                self._verify(step)
         except (LeaseLost, StaleToken):
             # Not ours any more: write nothing, whoever leads now has read what we left.
             raise
@@ -242,14 +293,14 @@ class Leader:
                 self.markers.interrupted(context.record, self.redact(str(outage)))
             raise
         except StepDeclined as declined:
-            self.lease.check()
+            self.make_sure()
             self._decline(step, context, declined)
         except Exception as error:  # noqa: BLE001 -- whatever an action raises is the step's failure, and recorded
             # What fails as a consequence of a loss is not the step's failure.
-            self.lease.check()
+            self.make_sure()
             self._fail(step, context, error)
         else:
-            self.lease.check()
+            self.make_sure()
             self.markers.done(context.record, self.redact(context.output))
             self.member.tell("done", step.name, self.lease.token, "done", self.clock.now() - started)
 

@@ -91,10 +91,16 @@ def _checked(found: type[object], entry: Plugin) -> type[Backend]:
     if found.plugin_api != PLUGIN_API:
         message = (
             f"the plugin {entry.value!r} was written for plugin API {found.plugin_api}, "
-            f"this version has {PLUGIN_API}: update both"
+            f"this version has {PLUGIN_API}: update {_outdated(found.plugin_api, entry)}"
         )
         raise PluginError(message)
     return found
+
+
+def _outdated(api: int, entry: Plugin) -> str:
+    """Return which of the two distributions is behind: the plugin's, or ours."""
+    name = (entry.distribution or entry.value).replace("_", "-") if api < PLUGIN_API else "coordinate-core"
+    return f"it: pip install --upgrade {name}"
 
 
 def _entry_point(scheme: str) -> Plugin:
@@ -123,6 +129,15 @@ def _unknown(scheme: str) -> str:
         return f"{scheme}:// needs a plugin: pip install {OFFICIAL[scheme]}"
     known = sorted({*BUILT_IN, *OFFICIAL, *(entry.name for entry in _entry_points.every())})
     return f"{scheme}:// is not a store this installation knows; known: {', '.join(known)}"
+
+
+def fault(scheme: str) -> str:
+    """Return why a plugin's scheme cannot be used, or nothing; loads that plugin and no other."""
+    try:
+        backend_class(scheme)
+    except PluginError as error:
+        return str(error)
+    return ""
 
 
 def installed() -> list[PluginInfo]:

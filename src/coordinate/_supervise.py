@@ -117,7 +117,7 @@ class Supervisor:
                 unlock_fds=locks,
             )
         except OSError as error:
-            self._lease.check()
+            self._lease.check_alive()
             if isinstance(error, TimeoutError) and self._clock.now() >= deadline:
                 # Renewed meanwhile, but a guardian that is still starting cannot be told. Nobody's failure.
                 message = f"{command.argv[0]} could not be started before the lease's deadline: too slow a machine"
@@ -164,7 +164,7 @@ class Supervisor:
         ends_at = self._clock.now() + self._command.timeout
         while (code := child.poll()) is None:
             try:
-                self._lease.check()
+                self._lease.check_alive()
                 self._hub.check_interrupt()
                 self._check_time(ends_at)
             except Interrupted as stop:
@@ -177,7 +177,7 @@ class Supervisor:
             if self.on_pass is not None:
                 self.on_pass()
         if child.deadline_passed:
-            self._lease.check()
+            self._lease.check_alive()
             message = f"{self._command.argv[0]} was killed because no renewal reached its guardian in time"
             raise LeaseLost(message)
         return code

@@ -18,11 +18,14 @@ import select
 import threading
 from typing import TYPE_CHECKING, Self
 
+from coordinate._alarm import alarm
+from coordinate._clock import SYSTEM
 from coordinate.errors import BackendUnavailable, ConfigError, Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from coordinate._alarm import Alarm
     from coordinate._clock import Clock
     from coordinate.backend import Backend, Watch
     from coordinate.types import Topic
@@ -30,7 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("coordinate")
 
 LONGEST_NAP = 1.0
-"""Seconds: waits of the kernel do not count suspend, so deadlines are looked at again at least this often."""
+"""Seconds: waits of the kernel do not count suspend, so deadlines are looked at again at least this often by whoever
+has no alarm that does."""
 REOPEN_AFTER = 1.0
 """Seconds between attempts to open a broken channel again; meanwhile waiters look for themselves this often."""
 
@@ -80,6 +84,9 @@ class Hub:
         self._reopen_at: dict[Backend, float] = {}
         self._counts: dict[tuple[Backend, Topic], int] = {}
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._alarm: Alarm | None = None
+        self._alarmed = clock is not SYSTEM
+        """Whether the alarm was made, or cannot be: it knows the system's clock only."""
         self._signum = 0
         self._closed = False
 
@@ -164,6 +171,8 @@ class Hub:
             for wait in self._waits:
                 if backend in wait.topics:
                     self._wake(wait)
+        # Whoever pumps may be about another store, and asleep for long: it opens this one again.
+        self.ring()
         if channel is not None:
             channel.close()
 
@@ -252,16 +261,32 @@ class Hub:
         self._mend()
         with self.lock:
             descriptors = [self._bell, *(channel.fileno() for channel in self._channels.values())]
+            until = min([until, *self._reopen_at.values()])
         poller = select.poll()
         for descriptor in descriptors:
             poller.register(descriptor, select.POLLIN)
-        nap = max(0.0, min(until - self._clock.now(), LONGEST_NAP))
+        left = max(0.0, until - self._clock.now())
         # Rounded up: a nap that ends a fraction of a millisecond early would be followed by a busy loop.
-        ready = {descriptor for descriptor, _ in poller.poll(math.ceil(nap * 1000))}
+        nap: int | None = math.ceil(min(left, LONGEST_NAP) * 1000)
+        clock = self._alarm_at(until) if left > LONGEST_NAP else None
+        if clock is not None:
+            poller.register(clock, select.POLLIN)
+            nap = None
+        ready = {descriptor for descriptor, _ in poller.poll(nap)}
+        ready.discard(-1 if clock is None else clock)
         if self._bell in ready:
             self._answer_bell()
         if ready - {self._bell}:
             self._dispatch(self._drain())
+
+    def _alarm_at(self, until: float) -> int | None:
+        """Return the descriptor of an alarm that was set; None where there is none. Asked by whoever pumps."""
+        if not self._alarmed:
+            self._alarmed = True
+            self._alarm = alarm()
+        if self._alarm is None or not self._alarm.set(until):
+            return None
+        return self._alarm.fileno()
 
     def _answer_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -306,6 +331,9 @@ class Hub:
             if not self._waits and self._bell >= 0:
                 bell, self._bell = self._bell, -1
                 os.close(bell)
+                if self._alarm is not None:
+                    self._alarm.close()
+                    self._alarm, self._alarmed = None, True
         for channel in channels:
             channel.close()
 

@@ -232,6 +232,14 @@ class Backend(ABC):
         """Return open descriptors that are the lease itself, to be held by the guardian of a child, too."""
         return ()
 
+    def doubt(self, grant: Grant) -> str | None:  # noqa: ARG002 -- most stores know nothing between renewals
+        """Return why nothing new may be begun under a grant at this instant, or None.
+
+        For stores that know, between renewals, that the session which keeps the lease is interrupted. Asked before
+        each effect: no request, no waiting. Where the doubt is not resolved, the core's own deadline ends the lease.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Release connections. Idempotent. Leases that are still held are left to expire."""

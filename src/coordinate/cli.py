@@ -247,9 +247,11 @@ def reset_marker(context: click.Context, scope: str, step: str, revision: str) -
 
 @cli.command()
 def backends() -> None:
-    """List the stores that this installation knows."""
-    for row in _plugins.installed():
-        click.echo(f"{row.scheme:12} {'usable' if row.usable else 'missing':8} {row.origin}")
+    """List the stores that this installation knows, and what is wrong with a plugin that cannot be used."""
+    for row in dict.fromkeys(_plugins.installed()):
+        fault = _plugins.fault(row.scheme) if row.usable and row.origin != "built in" else ""
+        state = "broken" if fault else "usable" if row.usable else "missing"
+        click.echo(f"{row.scheme:12} {state:8} {row.origin}{f': {fault}' if fault else ''}")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

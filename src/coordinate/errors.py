@@ -10,6 +10,7 @@
     ├── AcquireTimeout (TimeoutError)    somebody else held the lease for as long as we were told to wait
     ├── WaitTimeout (TimeoutError)       any other wait reached its deadline
     ├── LeaseLost                        the lease is no longer ours: stop the work it protected
+    │   └── LeaseInDoubt                 the connection that keeps it is interrupted: it may be ours again soon
     ├── StaleToken                       a newer leader has claimed the scope; nothing was written
     ├── AlreadyDone                      the step is done for this revision; nothing was written
     ├── StepFailed                       a step is given up: its failure budget is spent, or it was refused
@@ -42,6 +43,7 @@ __all__ = [
     "CorruptRecord",
     "CredentialsUnavailable",
     "Interrupted",
+    "LeaseInDoubt",
     "LeaseLost",
     "PluginError",
     "StaleToken",
@@ -111,6 +113,13 @@ class LeaseLost(CoordinateError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class LeaseInDoubt(LeaseLost):
+    """The connection that keeps the lease is interrupted: nothing may be begun under it at this instant.
+
+    The lease is not lost yet: a later `check` may succeed. Work that is under way may go on until the lease is lost.
+    """
 
 
 class StaleToken(CoordinateError):

@@ -14,8 +14,9 @@ import threading
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from coordinate import _identity
+from coordinate._cohort import Cohort
 from coordinate._contest import Contest
-from coordinate.errors import BackendUnavailable, ConfigError, LeaseLost
+from coordinate.errors import BackendUnavailable, ConfigError, LeaseInDoubt, LeaseLost
 from coordinate.types import Grant, Granted, Loss, LossReason
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from coordinate.types import AcquireAnswer, LeaseRecord, Owner, Topic
 
 log = logging.getLogger("coordinate")
-
-DRIFT = 0.001
-"""Part of a ttl that clocks of client and server may drift apart while it runs."""
 
 
 class Shared(NamedTuple):
@@ -76,7 +74,6 @@ class Lease:
         "__weakref__",
         "_acquired_at",
         "_callbacks",
-        "_deadline",
         "_ended",
         "_given_back",
         "_grant",
@@ -85,9 +82,9 @@ class Lease:
         "_owner",
         "_pid",
         "_renewal_callbacks",
-        "_stop_at",
         "_touched_at",
-        "due",
+        "cohort",
+        "kept",
         "limits",
         "name",
         "shared",
@@ -110,16 +107,28 @@ class Lease:
         self._ended = False
         """The holder has said that it is over; nothing is a loss any more."""
         self._given_back = False
-        self._deadline = self._stop_at = self._acquired_at = self._touched_at = 0.0
-        self.due = math.inf
-        """When the next renewal is due, on the coordinator's clock; for the keeper."""
+        self._acquired_at = self._touched_at = 0.0
+        self.cohort: Cohort | None = None
+        """The leases that are renewed with the present or last grant; the keeper changes it."""
+        self.kept = False
+        """Whether the keeper renews it; the keeper changes it."""
 
     # What the holder asks
 
     @property
     def held(self) -> bool:
         """Return whether the lease may be relied on at this instant; no round trip."""
+        return self.alive and self.doubt is None
+
+    @property
+    def alive(self) -> bool:
+        """Return whether the lease is not lost, given back, or out of time; it may be in `doubt`."""
         return self._why_not() is None
+
+    @property
+    def doubt(self) -> str | None:
+        """Return why nothing may be begun under the lease at this instant although it is not lost, or None."""
+        return None if self._grant is None else self.shared.backend.doubt(self._grant)
 
     @property
     def lost(self) -> Loss | None:
@@ -162,18 +171,38 @@ class Lease:
     @property
     def deadline(self) -> float:
         """Return the instant, on CLOCK_BOOTTIME, by which everything the lease protects must have stopped."""
-        return self._deadline
+        cohort = self.cohort
+        return 0.0 if cohort is None else cohort.deadline
+
+    @property
+    def due(self) -> float:
+        """Return when the next renewal is due, on the coordinator's clock; infinity where none is."""
+        cohort = self.cohort
+        return math.inf if cohort is None or not self.kept else cohort.due
 
     @property
     def remaining(self) -> float:
         """Return the seconds until `deadline`; 0 when the lease is not held."""
-        return max(0.0, self._deadline - self.shared.clock.now()) if self.held else 0.0
+        return max(0.0, self.deadline - self.shared.clock.now()) if self.alive else 0.0
 
     def check(self) -> None:
         """Return if the lease may be relied on at this instant; call it before each effect.
 
         Raises:
             LeaseLost: it may not; the reason is in ``loss``.
+            LeaseInDoubt: it may not now, but perhaps soon: the connection that keeps it is interrupted.
+        """
+        self.check_alive()
+        doubt = self.doubt
+        if doubt is not None:
+            message = f"lease {self.name} is in doubt: {doubt}"
+            raise LeaseInDoubt(message)
+
+    def check_alive(self) -> None:
+        """Return if what is under way may go on: as `check`, but bears a doubt, for what can be stopped in time.
+
+        Raises:
+            LeaseLost: it may not.
         """
         reason = self._why_not()
         if reason is not None:
@@ -182,11 +211,12 @@ class Lease:
     def _why_not(self) -> str | None:
         if self._pid != os.getpid():
             return f"lease {self.name} belongs to the process that this one was forked from"
-        if self._grant is None or (self._ended and self._loss is None):
+        cohort = self.cohort
+        if self._grant is None or cohort is None or (self._ended and self._loss is None):
             return f"lease {self.name} is not held"
         if self._loss is not None:
             return f"lease {self.name} was lost: {self._loss.reason.value} ({self._loss.detail})"
-        if self.shared.clock.now() >= self._stop_at:
+        if self.shared.clock.now() >= cohort.stop_at:
             # The keeper may be late or starved; the clock is not.
             return f"lease {self.name} was lost: not renewed in time"
         return None
@@ -223,6 +253,9 @@ class Lease:
         """
         with self._lock:
             self._renewal_callbacks += (callback,)
+            # After the callback is there: see `Cohort.join`.
+            if self.cohort is not None:
+                self.cohort.listened = True
 
     def off_renewed(self, callback: Callable[[float], object]) -> None:
         """Stop calling what `on_renewed` was given."""
@@ -268,7 +301,7 @@ class Lease:
             if self._pid != os.getpid():
                 message = f"lease {self.name} belongs to another process: make a new one after a fork"
                 raise LeaseLost(message)
-            if self.held:
+            if self.alive:
                 message = f"lease {self.name} is held by this very object already"
                 raise ConfigError(message)
             self._forget()
@@ -279,7 +312,6 @@ class Lease:
         self.shared.keeper.discard(self)
         self._grant = self._loss = None
         self._ended = self._given_back = False
-        self.due = math.inf
 
     def ask(self, owner: Owner, floor: int, queue: Watch | None, *, unled: bool = False) -> AcquireAnswer:
         """Ask the store once, and take what it grants."""
@@ -300,13 +332,7 @@ class Lease:
             self._grant = grant
             self._loss = None
             self._acquired_at = self._touched_at = sent
-            self._set_times(sent, grant.ttl)
-        self.shared.keeper.add(self)
-
-    def _set_times(self, sent: float, ttl: float) -> None:
-        self._deadline = sent + ttl * (1 - DRIFT)
-        self._stop_at = min(sent + self.timing.renew_deadline, self._deadline)
-        self.due = sent + self.timing.retry_period
+        self.shared.keeper.add(self, Cohort(timing, sent, grant.ttl))
 
     def release(self) -> bool:
         """Give the lease back, so that the next one gets it at once. False: it was not ours any more.
@@ -336,33 +362,30 @@ class Lease:
     # What the keeper asks and tells
 
     @property
-    def look_at(self) -> float:
-        """Return when the keeper has to look at this lease next."""
-        limits = self.limits
-        ends_at = min(self._acquired_at + limits.max_hold, self._touched_at + limits.progress)
-        return min(self.due, self._stop_at, ends_at)
-
-    @property
     def bounded(self) -> bool:
         """Return whether it can end although it is renewed."""
         return self.limits.max_hold < math.inf or self.limits.progress < math.inf
 
-    def soon_due(self, now: float) -> bool:
-        """Return whether a renewal is due within half a period: together with others it costs little."""
-        return self.due <= now + self.timing.retry_period / 2
+    @property
+    def ends_at(self) -> float:
+        """Return when it ends although it is renewed."""
+        return min(self._acquired_at + self.limits.max_hold, self._touched_at + self.limits.progress)
 
-    def still(self, grant: Grant) -> bool:
-        """Return whether ``grant`` is the present one."""
-        return self._grant is grant and not self._ended
+    @property
+    def listening(self) -> bool:
+        """Return whether somebody wants to be told of renewals."""
+        return bool(self._renewal_callbacks)
 
     def extend(self, sent: float, ttl: float) -> None:
         """Note a renewal whose request was sent at ``sent``; ignored once the lease is lost."""
+        self.shared.keeper.extend(self, sent, ttl)
+
+    def tell_renewed(self) -> None:
+        """Call those who want to be told of a renewal."""
         with self._lock:
-            # A reply that comes after the work was told to stop does not bring the lease back.
-            if self._grant is None or self._ended or self._loss or self.shared.clock.now() >= self._stop_at:
+            if self._ended or self._loss is not None:
                 return
-            self._set_times(sent, min(ttl, self.timing.ttl))
-            deadline, callbacks = self._deadline, self._renewal_callbacks
+            deadline, callbacks = self.deadline, self._renewal_callbacks
         for callback in callbacks:
             try:
                 callback(deadline)
@@ -370,30 +393,31 @@ class Lease:
                 # The others, and the leases that are renewed with this one, go on.
                 log.exception("a callback of lease %s after its renewal failed", self.name)
 
-    def postpone(self, sent: float) -> None:
-        """Note that a renewal had no usable answer; it is tried again soon."""
-        with self._lock:
-            self.due = sent + self.timing.retry_period / 2
-
     def watch_the_clock(self, now: float) -> None:
         """Declare the lease lost if its time, or its holder's, has run out."""
         with self._lock:
             if self._grant is None or self._ended or self._loss is not None:
                 return
-            if now >= self._stop_at:
+            if self.cohort is not None and now >= self.cohort.stop_at:
                 self.lose(LossReason.EXPIRED, f"not renewed within {self.timing.renew_deadline:g} s")
             elif now - self._acquired_at >= self.limits.max_hold:
                 self.lose(LossReason.MAX_HOLD, f"held for {self.limits.max_hold:g} s")
             elif now - self._touched_at >= self.limits.progress:
                 self.lose(LossReason.STALLED, f"no progress for {self.limits.progress:g} s")
 
-    def lose(self, reason: LossReason, detail: str, level: int = logging.WARNING) -> None:
-        """Freeze the reason of a loss, once, log it at ``level``, and tell those who asked."""
+    def lose(
+        self, reason: LossReason, detail: str, level: int = logging.WARNING, *, grant: Grant | None = None
+    ) -> None:
+        """Freeze the reason of a loss, once, log it at ``level``, and tell those who asked.
+
+        Given the ``grant`` that was lost, a later one is left alone.
+        """
         with self._lock:
             if self._grant is None or self._ended or self._loss is not None:
                 return
+            if grant is not None and grant is not self._grant:
+                return
             self._loss = loss = Loss(reason, detail)
-            self.due = math.inf
             self.shared.keeper.discard(self)
         log.log(level, "lease %s lost: %s (%s)", self.name, reason.value, detail)
         self._call_back(loss)
@@ -413,7 +437,7 @@ class Lease:
         if self._grant is None or self._ended:
             self.acquire()
         # Held already, by acquire or try_acquire: then a loss since shows here, not as a second, silent wait.
-        self.check()
+        self.check_alive()
         return self
 
     def __exit__(

@@ -115,6 +115,13 @@ class Markers:
         text = record.detail if detail is None else _bounded(detail)
         return self._put(msgspec.structs.replace(record, detail=text, notes={**record.notes, **(notes or {})}), tries)
 
+    def beat(self, record: MarkerRecord) -> MarkerRecord:
+        """Show that an attempt is under way although nothing else of it changes; one try."""
+        record = msgspec.structs.replace(record, beats=record.beats + 1)
+        # Nobody is told: it is for those who compare what they read, not for those who wait for an end.
+        self._put_stubbornly(record, 1)
+        return record
+
     def done(self, record: MarkerRecord, detail: str = "") -> MarkerRecord:
         """Record the attempt's success."""
         return self._end(record, MarkerState.DONE, detail)

@@ -199,6 +199,8 @@ class MarkerRecord(msgspec.Struct, frozen=True):
     detail: str = ""
     """The last lines of output, or the reason of a failure; at most 4 KiB, never a secret."""
     fingerprint: str = ""
+    beats: int = 0
+    """Grows while the attempt is under way, so that leaders of other lease stores see that somebody is at work."""
     notes: dict[str, str] = {}
     verdict: Verdict = Verdict.OPEN
     """Of a failed step: whether whoever recorded the failure expected another attempt."""

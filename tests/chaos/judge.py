@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from coordinate.testing import History, oracle
 from tests.chaos.replica import STEPS, TTL
+
+if TYPE_CHECKING:
+    from coordinate.testing.oracle import Fact
 
 REPLICA = str(Path(__file__).with_name("replica.py"))
 
@@ -55,11 +59,9 @@ class Fleet:
                     os.killpg(member.pid, signal.SIGKILL)
                 member.wait()
 
-    def history(self) -> list[dict[str, object]]:
+    def history(self) -> list[Fact]:
         """Return what happened, in order of time."""
-        path = self.folder / "history"
-        lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        return sorted(lines, key=lambda line: line["t"])
+        return History(self.folder / "history").facts()
 
     def told(self) -> str:
         """Return history and error output, for a failing test."""
@@ -79,14 +81,15 @@ class Fleet:
             done = [line for line in history if line["what"] == "done" and line["step"] == step]
             # A leader that is killed right after its record was acknowledged may not live to tell.
             assert len(done) == 1 or (len(done) == 0 and dead), told
-        tokens = [line["token"] for line in history if line["what"] == "leading"]
-        assert tokens == sorted(set(tokens)), told
+        tokens = [("fleet", line["token"]) for line in history if line["what"] == "leading"]
+        assert oracle.stale_tokens(tokens) == [], told
+        assert oracle.violations(history) == [], told
         for line in history:
             if line["what"] == "survivors":
                 assert line["pids"] == [], told
         self._judge_beats(history, told)
 
-    def _judge_beats(self, history: list[dict[str, object]], told: str) -> None:
+    def _judge_beats(self, history: list[Fact], told: str) -> None:
         """No descendant of an earlier token beats after a later one leads."""
         path = self.folder / "beats"
         beats = [tuple(map(int, line.split())) for line in path.read_text().splitlines() if line.count(" ") == 1]

@@ -11,15 +11,14 @@ command has said that it works.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 
 from coordinate import Plan, Step, _guard, connect
 from coordinate.steps import Event, StepContext, run
+from coordinate.testing import History
 
 STEPS = ("config", "site", "migrate", "assets")
 TTL = 3.0
@@ -46,13 +45,12 @@ class Replica:
         self.url = url
         self.folder = folder
         self.label = label
+        self.history = History(folder / "history", label)
         self.fault = fault
 
     def log(self, what: str, **fields: object) -> None:
         """Append to the history."""
-        line = {"t": time.clock_gettime_ns(time.CLOCK_BOOTTIME), "pid": os.getpid(), "what": what, **fields}
-        with (self.folder / "history").open("a", buffering=1) as history:
-            history.write(json.dumps(line) + "\n")
+        self.history.note(what, **fields)
 
     def hurt(self, step: str, phase: str) -> None:
         """Hurt this process if this is the place and nobody was hurt yet."""
@@ -80,6 +78,7 @@ class Replica:
         if event.kind == "begin":
             self.hurt(event.step, "before")
         if event.kind == "done":
+            self.history.recorded("fleet", event.step, "r1", "done", event.token)
             self.hurt(event.step, "after")
 
     def survivors(self) -> list[int]:

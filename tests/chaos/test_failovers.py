@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import pytest
 
+from coordinate.testing import Tenure, oracle
+
 FAILOVERS = int(os.environ.get("COORDINATE_FAILOVERS", "60"))
 STACKS = 8
 SEED = int(os.environ.get("COORDINATE_SEED", "20261123"))
@@ -31,17 +33,9 @@ class Verdict(NamedTuple):
 
 def judge(tenures: list[dict[str, object]]) -> Verdict:
     """Return what is wrong with the tenures of one name; knows nothing of how they were granted."""
-    overlaps, repeats = [], []
-    longest: dict[str, object] = {"until": 0.0}
-    greatest = 0
-    for tenure in sorted(tenures, key=lambda each: each["since"]):
-        if tenure["since"] < longest["until"]:
-            overlaps.append(f"{longest} and {tenure}")
-        if tenure["token"] <= greatest:
-            repeats.append(f"{tenure} after token {greatest}")
-        longest = max(longest, tenure, key=lambda each: each["until"])
-        greatest = max(greatest, int(str(tenure["token"])))
-    return Verdict(overlaps, repeats)
+    held = [Tenure("job", each["token"], each["since"], each["until"]) for each in tenures]
+    tokens = [(tenure.name, tenure.token) for tenure in sorted(held, key=lambda tenure: tenure.since)]
+    return Verdict(oracle.overlaps(held), oracle.stale_tokens(tokens))
 
 
 def test_the_judge_sees_overlaps_and_repeats() -> None:

@@ -12,10 +12,8 @@ from coordinate.backends.memory import MemoryBackend
 from coordinate.testing import (
     CoordinatorContract,
     FakeClock,
-    LeasePortContract,
-    MarkerPortContract,
     OpenBackend,
-    WatchPortContract,
+    StoreContract,
     opener,
 )
 
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
 _NUMBERS = itertools.count()
 
 
-class TestMemory(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestMemory(StoreContract):
     """All port contracts."""
 
     @pytest.fixture
@@ -47,6 +45,10 @@ class TestMemory(LeasePortContract, MarkerPortContract, WatchPortContract):
         """Advance the clock instead of waiting."""
         del backend, name
         self._clock.advance(self.short_ttl)
+
+    def let_time_pass(self, seconds: float) -> None:
+        """Advance the clock instead of waiting."""
+        self._clock.advance(seconds)
 
 
 class TestMemoryCoordinator(CoordinatorContract):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate.backends.redis import RedisBackend
-from coordinate.testing import LeasePortContract, MarkerPortContract, OpenBackend, WatchPortContract, opener
+from coordinate.testing import OpenBackend, StoreContract, opener
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield server
 
 
-class TestRedis(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestRedis(StoreContract):
     """All port contracts, on a server that is emptied for each test."""
 
     @pytest.fixture

@@ -9,10 +9,8 @@ import pytest
 from coordinate.backends.redis import RedisBackend
 from coordinate.testing import (
     CoordinatorContract,
-    LeasePortContract,
-    MarkerPortContract,
     OpenBackend,
-    WatchPortContract,
+    StoreContract,
     opener,
 )
 from tests.conformance.test_coordinators import members
@@ -40,7 +38,7 @@ def url(stack: SentinelStack) -> str:
     return stack.url
 
 
-class TestPort(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestPort(StoreContract):
     """All port contracts."""
 
     @pytest.fixture

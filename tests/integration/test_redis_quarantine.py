@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -173,6 +174,16 @@ def test_an_empty_restart_forgets_leases_and_says_so(one: RedisBackend, admin: r
     admin.flushall()
     promote(admin)
     assert one.renew([grant]) == [Gone(LossReason.EXPIRED)]
+
+
+def test_a_reader_that_comes_first_does_not_shorten_what_strict_waits(server: RedisServer, admin: redis.Redis) -> None:
+    """It has no ttl of its own; the first who wants a lease notes the end, by its own length."""
+    with contextlib.closing(opened(server, "?quarantine=strict")) as reader:
+        assert reader.holder("job") is None
+    with contextlib.closing(opened(server, "?quarantine=strict")) as backend:
+        answer = backend.acquire("job", mint(), 120)
+    assert isinstance(answer, Quarantined)
+    assert answer.retry_after > 120 + LAG - admin.info("server")["uptime_in_seconds"] - 2
 
 
 def test_strict_waits_on_a_server_that_nobody_knows(server: RedisServer, admin: redis.Redis) -> None:

@@ -20,11 +20,11 @@ SOURCE = ROOT / "src"
 PLUGINS = sorted((ROOT / "plugins").glob("*/src"))
 
 LAYERS = (
-    ("values", "errors types events _clock _identity _names _wire _version"),
+    ("values", "errors types events _alarm _clock _identity _names _wire _version"),
     ("port", "backend url"),
     ("backends", "backends"),
     ("entry", "config hookspecs _plugins _entry_points"),
-    ("core", "lease _contest _keeper marker _waiting process _guard _supervise"),
+    ("core", "lease _cohort _contest _keeper marker _waiting process _guard _supervise _pulse"),
     ("top", "coordinator steps _leading _following _report _doctor _logs cli __main__ aio testing"),
 )
 RANK = {module: rank for rank, (_, modules) in enumerate(LAYERS) for module in modules.split()}

@@ -5,20 +5,24 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import select
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coordinate import connect
+from coordinate._alarm import Alarm
+from coordinate._clock import SYSTEM
 from coordinate._keeper import PAUSE_AFTER_ERROR, Keeper
-from coordinate._waiting import Hub
+from coordinate._waiting import LONGEST_NAP, Hub
 from coordinate.backend import Backend, StoreSettings
 from coordinate.backends.memory import MemoryBackend
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, LeaseLost
 from coordinate.lease import Lease, Limits, Shared
 from coordinate.testing import FakeClock, eventually
-from coordinate.types import Gone, LossReason, Unknown
+from coordinate.types import Gone, LossReason, Topic, Unknown
 from coordinate.url import parse
 
 if TYPE_CHECKING:
@@ -309,3 +313,135 @@ def test_a_closed_hub_bears_a_late_signal_and_a_second_close() -> None:
     hub.close()
     hub.close()
     hub.ring(15)
+
+
+def many(world: World, count: int) -> list[Lease]:
+    """Return leases that have been renewed together once."""
+    leases = [Lease(world.shared, f"many/{number}", TIMING) for number in range(count)]
+    for lease in leases:
+        assert lease.try_acquire()
+        world.clock.advance(0.01)
+    world.pass_time(TIMING.retry_period)
+    assert len({id(lease.cohort) for lease in leases}) == 1
+    return leases
+
+
+def test_leases_renewed_together_have_one_time_and_are_lost_one_by_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad answer is about its own lease only, and its time stands still from then on."""
+    leases = many(world, 50)
+    taken, silent = leases[7], leases[9]
+    answers = {taken.name: Gone(LossReason.TAKEN), silent.name: Unknown("hung")}
+    real = world.backend.renew
+    monkeypatch.setattr(
+        world.backend,
+        "renew",
+        lambda grants: [answers.get(each.name, good) for each, good in zip(grants, real(grants), strict=True)],
+    )
+    before = silent.deadline
+    world.pass_time(TIMING.retry_period)
+    assert taken.lost is not None
+    assert taken.lost.reason is LossReason.TAKEN
+    stopped = taken.deadline
+    silent.check()
+    assert silent.deadline == before
+    assert all(lease.held and lease.deadline > before for lease in leases if lease not in {taken, silent})
+    world.pass_time(TIMING.renew_deadline - TIMING.retry_period)
+    assert [lease.name for lease in leases if not lease.held] == [taken.name, silent.name]
+    assert taken.deadline == stopped
+
+
+def test_a_lease_that_leaves_its_fellows_takes_no_more_part(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given back, acquired anew, or abandoned while the others' renewal is under way."""
+    back, anew, gone, *others = many(world, 20)
+    real = world.backend.renew
+    fresh: list[float] = []
+
+    def renew(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        answers = real(grants)
+        if not fresh:
+            back.release()
+            anew.release()
+            assert anew.try_acquire()
+            fresh.append(anew.deadline)
+            gone.abandon()
+            world.clock.advance(2)
+        return answers
+
+    monkeypatch.setattr(world.backend, "renew", renew)
+    before = back.deadline
+    world.clock.advance(TIMING.retry_period)
+    world.keeper.tick()
+    assert not back.held
+    assert not gone.held
+    assert back.deadline == gone.deadline == before
+    assert anew.deadline == fresh[0]
+    world.pass_time(3600)
+    assert all(lease.held for lease in (anew, *others))
+
+
+def test_the_same_leases_are_the_same_object_to_the_store(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it may prepare their request once; as soon as one leaves, it is another."""
+    leases = many(world, 5)
+    seen: list[Sequence[Grant]] = []
+    real = world.backend.renew
+
+    def renew(grants: Sequence[Grant]) -> list[RenewAnswer]:
+        seen.append(grants)
+        return real(grants)
+
+    monkeypatch.setattr(world.backend, "renew", renew)
+    world.pass_time(3 * TIMING.retry_period)
+    assert len(seen) >= 2
+    assert all(each is seen[0] for each in seen)
+    leases[2].release()
+    world.pass_time(TIMING.retry_period)
+    assert [grant.name for grant in seen[-1]] == [lease.name for lease in leases if lease is not leases[2]]
+
+
+def test_who_asks_later_is_told_of_the_renewals_of_its_own_lease(world: World) -> None:
+    """Also when the lease has fellows by then; theirs are not told."""
+    leases = many(world, 3)
+    told: list[float] = []
+    leases[1].on_renewed(told.append)
+    world.pass_time(TIMING.retry_period)
+    assert told == [leases[1].deadline]
+    world.clock.advance(1)
+    leases[0].extend(world.clock.now(), 30)
+    assert leases[0].deadline > leases[1].deadline
+    world.pass_time(3600)
+    assert all(lease.held for lease in leases)
+
+
+def test_a_long_wait_sleeps_in_one_go_and_ends_on_time() -> None:
+    """Nothing wakes it in between; it ends not before its instant, and hardly after."""
+    with connect("memory://long-wait") as coordinator:
+        clock, hub = coordinator.clock, coordinator.hub
+        with hub.wait((coordinator.backend, Topic("markers", "scope"))) as wait:
+            hub._pump_once(0.0)  # the bell of the channel that was just opened
+            until = clock.now() + LONGEST_NAP + 0.5
+            hub._pump_once(until)
+            assert 0 <= clock.now() - until < 0.4
+            rings = threading.Timer(0.2, hub.ring)
+            rings.start()
+            began = clock.now()
+            hub._pump_once(math.inf)
+            assert clock.now() - began < LONGEST_NAP
+            rings.join()
+            wait.sleep(clock.now())
+
+
+def test_an_alarm_counts_on_the_clock_that_counts_suspend() -> None:
+    """It rings at an instant of CLOCK_BOOTTIME, also one that has passed; set to never, it is silent."""
+    one = Alarm()
+    try:
+        for wait in (0.05, -5.0):
+            at = SYSTEM.now() + wait
+            assert one.set(at)
+            assert select.select([one], [], [], 5)[0]
+            assert SYSTEM.now() >= at
+        assert one.set(math.inf)
+        assert not select.select([one], [], [], 0.05)[0]
+    finally:
+        one.close()

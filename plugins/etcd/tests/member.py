@@ -2,7 +2,7 @@
 
 member.py URL hold NAME      acquire, say the token, hold until killed
 member.py URL wait NAME      say "waiting" and then the token, hold until killed
-member.py URL idle SECONDS   wait for a lease and a scope; say what of a core that cost, as a fraction
+member.py URL idle SECONDS   hold a lease and wait for another; say what of a core that cost, as a fraction
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ def main(url: str, task: str, subject: str) -> None:
     """Do it."""
     with connect(url, ttl=TTL) as coordinator:
         if task == "idle":
+            coordinator.lease("own", ttl=60).acquire(30)
             waiter = threading.Thread(target=coordinator.lease("taken").acquire, args=(600,), daemon=True)
             waiter.start()
             sys.stdin.readline()

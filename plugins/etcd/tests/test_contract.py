@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinate.testing import LeasePortContract, MarkerPortContract, OpenBackend, WatchPortContract, opener
+from coordinate.testing import OpenBackend, StoreContract, opener
 from coordinate_etcd.backend import EtcdBackend
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.stacks.etcd import Etcd
 
 
-class TestOneMember(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestOneMember(StoreContract):
     """All port contracts."""
 
     @pytest.fixture
@@ -25,7 +25,7 @@ class TestOneMember(LeasePortContract, MarkerPortContract, WatchPortContract):
             yield open_backend
 
 
-class TestThreeMembers(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestThreeMembers(StoreContract):
     """The same on an ensemble."""
 
     @pytest.fixture

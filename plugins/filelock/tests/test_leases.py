@@ -151,8 +151,9 @@ def test_eight_processes_never_hold_it_together_and_tokens_never_repeat(worker: 
     assert len({number for mine in tokens for number in mine}) == 8 * 40
 
 
-def test_a_crash_between_reservation_and_grant_repeats_nothing(backend: FileBackend, folder: Path) -> None:
-    """A child reserves a block and dies before its record; the next token is above the block."""
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_a_crash_between_reservation_and_grant_repeats_nothing(backend: FileBackend, *, rebooted: bool) -> None:
+    """A child dies after the counter and before its record; after a reboot records prove nothing about the block."""
     first = grant(backend)
     backend.release(first)
     child = os.fork()
@@ -161,10 +162,51 @@ def test_a_crash_between_reservation_and_grant_repeats_nothing(backend: FileBack
         backend.acquire("x", mint(), 30)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-    reserved = (folder / "test/leases/x.token").read_text()
+    if rebooted:
+        backend._hosts.kernel = "the next boot"
     later = grant(backend)
-    assert later.token > 64
-    assert f'"reserved":{later.token - 1}' in reserved
+    assert later.token > (64 if rebooted else first.token)
+
+
+def test_a_lost_record_skips_the_rest_of_the_block(worker: Workers, folder: Path) -> None:
+    """Nobody knows then how far it was used."""
+    for content in (None, b"{}"):
+        holder = worker()
+        last = holder.ask("acquire", "x")
+        holder.ask("release", "x")
+        record = folder / "test/leases/x.json"
+        record.unlink()
+        if content is not None:
+            record.write_bytes(content)
+        successor = worker()
+        reserved = successor.ask("acquire", "x")
+        assert reserved > last
+        assert f'"reserved":{reserved + 63}' in (folder / "test/leases/x.token").read_text()
+        successor.ask("release", "x")
+
+
+@pytest.mark.parametrize(("call", "times"), [("open", 10), ("write", 4), ("fsync", 3), ("rename", 4), ("unlink", 3)])
+def test_a_kill_at_any_call_to_the_system_repeats_no_token(
+    worker: Workers, folder: Path, call: str, times: int
+) -> None:
+    """At each of the first calls of that kind in turn; the last one in a grant that reserves a new block."""
+    first = worker()
+    seen = {int(first.ask("acquire", "x"))}
+    first.ask("release", "x")
+    (folder / "test/leases/x.json").unlink()
+    for number in range(1, times + 1):
+        victim = worker()
+        victim.ask("die", call, number)
+        victim.tell("acquire_often", "x", folder.parent / "told")
+        code = victim.process.wait(30)
+        told = [int(text) for text in (folder.parent / "told").read_text().split()]
+        (folder.parent / "told").unlink()
+        assert code == -9
+        assert not seen & set(told)
+        assert len(told) == len(set(told))
+        seen |= set(told)
+    last = int(worker().ask("acquire", "x"))
+    assert last > max(seen)
 
 
 def test_a_failed_grant_leaves_the_lock_free(
@@ -393,6 +435,8 @@ def test_files_are_private_to_user_and_group_whatever_the_umask(backend: FileBac
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.rglob("*")}
     assert modes == {
         "test": "0o770",
+        "hosts": "0o770",
+        "seat.00000000000000000001": "0o640",
         "leases": "0o770",
         "x.lock": "0o660",
         "x.json": "0o640",

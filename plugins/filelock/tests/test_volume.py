@@ -96,6 +96,20 @@ def test_a_full_disk_is_unavailable_and_then_works_again(disk: Mount) -> None:
     assert disk.python(ACQUIRE) == "Granted\n"
 
 
+def test_a_volume_without_inodes_is_unavailable_and_then_works_again(disk: Mount) -> None:
+    """There is space, and yet no file can be made."""
+    assert disk.python(CLAIM) == "None\n"
+    assert disk.python(PUT) == "None\n"
+    disk.run(f"mount -o remount,nr_inodes=40 {disk.point}; i=0; while touch {disk.point}/b$i; do i=$((i+1)); done")
+    for attempt in (PUT.replace("done", "done.__class__('two', 'r', done.state, 5)"), ACQUIRE, "b.ping()"):
+        answer = disk.python(attempt)
+        assert answer.startswith("BackendUnavailable")
+        assert "the disk is full" in answer
+    assert disk.python(SEEN) == "['migrate']\n"
+    disk.run(f"rm {disk.point}/b*")
+    assert disk.python(ACQUIRE) == "Granted\n"
+
+
 def test_a_read_only_volume_can_be_read(disk: Mount) -> None:
     """Followers need no more, also when the last claimer died before its seal; writing says why it cannot be."""
     disk.python(CLAIM)

@@ -97,6 +97,7 @@ def test_blocked_waiters_do_not_wake_each_other(backend: FileBackend, client: Cl
     for waiter in waiters:
         assert 1 <= waiter.attempts <= 6
         assert waiter.watch.drain() == frozenset()
+    for waiter in waiters:
         waiter.watch.close()
 
 
@@ -115,7 +116,7 @@ def test_after_a_wake_up_that_came_too_early_a_waiter_looks_again_soon_and_once(
     backend.acquire("x", owner, 30, queue=watch)
     assert watch.poll_interval < 0.02
     backend.acquire("x", owner, 30, queue=watch)
-    assert watch.poll_interval == pytest.approx(0.25)
+    assert watch.poll_interval == pytest.approx(1.0)
     watch.close()
 
 
@@ -192,3 +193,42 @@ def test_a_watched_folder_that_goes_away_breaks_the_channel(backend: FileBackend
         watch.drain()
     watch.close()
     assert watch.drain() == frozenset()
+
+
+def test_a_release_wakes_the_first_in_line_and_a_departure_in_the_middle_breaks_no_chain(
+    backend: FileBackend, client: Clients
+) -> None:
+    """Nobody but the one behind is told; who stood behind the one that left then watches the one before it."""
+    held = backend.acquire("x", mint(), 30).grant
+    waiters = [Waiter(other, other.watch(), net=False) for other in (client(), client(), client())]
+    for waiter in waiters:
+        assert not waiter.look()
+    first, middle, last = waiters
+    topics = [Topic("lease", "x", waiter.owner.nonce) for waiter in waiters]
+    middle.watch.close()
+    assert select.select([last.watch.fileno()], [], [], 60)[0]
+    assert last.watch.drain() == {topics[2]}
+    assert not last.look()
+    assert first.watch.drain() == frozenset()
+    backend.release(held)
+    assert select.select([first.watch.fileno()], [], [], 60)[0]
+    assert topics[0] in first.watch.drain()
+    assert last.watch.drain() == frozenset()
+    assert first.look()
+    assert select.select([last.watch.fileno()], [], [], 60)[0]
+    assert last.wait(time.monotonic() + 60)
+    first.watch.close()
+    last.watch.close()
+
+
+def test_a_stopped_process_in_line_holds_up_nobody_for_long(backend: FileBackend, client: Clients) -> None:
+    """The first one is told and does nothing: the next one looks for itself within its interval."""
+    held = backend.acquire("x", mint(), 30).grant
+    stopped, second = (Waiter(other, other.watch()) for other in (client(), client()))
+    assert not stopped.look()
+    assert not second.look()
+    assert second.watch.poll_interval <= 1.0
+    backend.release(held)
+    assert second.wait(time.monotonic() + 10)
+    stopped.watch.close()
+    second.watch.close()

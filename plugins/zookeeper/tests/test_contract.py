@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinate.testing import LeasePortContract, MarkerPortContract, OpenBackend, WatchPortContract, opener
+from coordinate.testing import OpenBackend, StoreContract, opener
 from coordinate_zookeeper.backend import ZooKeeperBackend
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from zookeeper_ensemble import Ensemble
 
 
-class TestOneServer(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestOneServer(StoreContract):
     """All port contracts on a standalone server."""
 
     @pytest.fixture
@@ -25,7 +25,7 @@ class TestOneServer(LeasePortContract, MarkerPortContract, WatchPortContract):
             yield open_backend
 
 
-class TestThreeServers(LeasePortContract, MarkerPortContract, WatchPortContract):
+class TestThreeServers(StoreContract):
     """All port contracts on an ensemble: each client may be connected to another server."""
 
     @pytest.fixture

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from coordinate.coordinator import Coordinator
 
 
-class CoordinatorContract(UnwillingStepsContract):
+class CoordinatorContract(UnwillingStepsContract, sealed=True):
     """Subclass with a fixture ``open_coordinator``: returns a new `Coordinator` of the same store at each call."""
 
     ttl = 6.0

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -59,19 +62,67 @@ def record(
     return msgspec.structs.replace(base, **fields)
 
 
+class Clients:
+    """Opens clients of one store: the `OpenBackend` that `opener` yields.
+
+    Args:
+        kind: backend class.
+        url: of the store.
+        settings: equal for all clients.
+    """
+
+    def __init__(self, kind: type[Backend], url: str, settings: StoreSettings) -> None:
+        self.kind = kind
+        self.url = url
+        self.settings = settings
+        self._opened: list[Backend] = []
+
+    def __call__(self) -> Backend:
+        """Return a new backend on the same store and namespace."""
+        self._opened.append(self.kind.open(parse(self.url), self.settings))
+        return self._opened[-1]
+
+    def elsewhere(self, program: str) -> dict[str, object]:
+        """Run a program in another process, with a client of the same store as ``backend``; return its ``answer``."""
+        source = {"module": self.kind.__module__, "name": self.kind.__qualname__, "url": self.url}
+        store = {"namespace": self.settings.namespace, "timeout": self.settings.timeout}
+        brief = json.dumps({"path": sys.path, "source": source, "store": store, "program": program})
+        done = subprocess.run(
+            [sys.executable, "-c", _ELSEWHERE], input=brief, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, object] = json.loads(done.stdout)
+        return answer
+
+    def close(self) -> None:
+        """Close all of them."""
+        for backend in self._opened:
+            backend.close()
+
+
+_ELSEWHERE = """
+import importlib, json, sys
+brief = json.load(sys.stdin)
+sys.path[:] = brief["path"]
+from coordinate.backend import StoreSettings
+from coordinate.url import parse
+kind = getattr(importlib.import_module(brief["source"]["module"]), brief["source"]["name"])
+backend = kind.open(parse(brief["source"]["url"]), StoreSettings(**brief["store"]))
+scope = {"backend": backend, "answer": {}}
+try:
+    exec(brief["program"], scope)
+finally:
+    backend.close()
+json.dump(scope["answer"], sys.stdout)
+"""
+
+
 @contextlib.contextmanager
-def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 15.0) -> Iterator[OpenBackend]:
-    """Yield a function that opens clients of one store, and close them all in the end."""
-    opened: list[Backend] = []
-    settings = StoreSettings(namespace="contract", timeout=timeout, clock=clock)
-
-    def open_backend() -> Backend:
-        opened.append(kind.open(parse(url), settings))
-        return opened[-1]
-
-    yield open_backend
-    for backend in opened:
-        backend.close()
+def opener(kind: type[Backend], url: str, *, clock: Clock = SYSTEM, timeout: float = 15.0) -> Iterator[Clients]:
+    """Yield what opens clients of one store, and close them all in the end."""
+    clients = Clients(kind, url, StoreSettings(namespace="contract", timeout=timeout, clock=clock))
+    yield clients
+    clients.close()
 
 
 def eventually(condition: Callable[[], bool], *, within: float = 30.0, what: str = "the condition") -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from coordinate._identity import mint
+from coordinate.testing.contract import ClientContract
 from coordinate.testing.kit import eventually
 from coordinate.types import Capability, Gone, Grant, Granted, Held, LossReason, Renewed
 
@@ -24,21 +26,11 @@ def granted(backend: Backend, name: str, owner: Owner | None = None, *, ttl: flo
     return answer.grant
 
 
-class LeasePortContract:
+class LeasePortContract(ClientContract, sealed=True):
     """Subclass with a fixture ``open_backend``; see `coordinate.testing`."""
 
     short_ttl = 0.4
     """A ttl in seconds that the store can measure and a test can wait for."""
-
-    @pytest.fixture
-    def backend(self, open_backend: OpenBackend) -> Backend:
-        """One client of the store."""
-        return open_backend()
-
-    @pytest.fixture
-    def other(self, open_backend: OpenBackend) -> Backend:
-        """Another client of the same store."""
-        return open_backend()
 
     def let_expire(self, backend: Backend, name: str) -> None:
         """Wait until a lease of `short_ttl` has expired; a store on a fake clock advances it instead."""
@@ -123,6 +115,36 @@ class LeasePortContract:
         new = granted(other, "late")
         assert backend.release(old) is False
         assert isinstance(other.renew([new])[0], Renewed)
+
+    def test_a_stranger_releases_nothing(self, backend: Backend, other: Backend) -> None:
+        """Knowing name and token is not owning."""
+        grant = granted(backend, "guarded")
+        assert other.release(msgspec.structs.replace(grant, nonce=mint().nonce)) is False
+        assert backend.renew([grant]) == [Renewed(grant.ttl)]
+
+    def test_a_grant_whose_answer_was_lost_is_released_by_its_nonce(self, backend: Backend, other: Backend) -> None:
+        """The owner does not know the token; the core gives it back all the same."""
+        owner = mint()
+        grant = granted(backend, "unheard", owner)
+        assert backend.release(msgspec.structs.replace(grant, token=0)) is True
+        granted(other, "unheard")
+
+    def test_a_stranger_renews_nothing(self, backend: Backend, other: Backend) -> None:
+        """Neither with another nonce nor after the name has gone on to somebody else."""
+        grant = granted(backend, "not-yours")
+        (answer,) = other.renew([msgspec.structs.replace(grant, nonce=mint().nonce)])
+        assert isinstance(answer, Gone)
+        assert other.holder("not-yours") is not None
+
+    def test_a_low_floor_does_not_lower_tokens(self, backend: Backend) -> None:
+        """What the store remembers and what it is told both count."""
+        first = granted(backend, "remembered", floor=50)
+        assert backend.release(first)
+        assert granted(backend, "remembered", floor=1).token > first.token > 50
+
+    def test_each_break_raises_the_token(self, backend: Backend, other: Backend) -> None:
+        """Two operators at once are two breaks."""
+        assert backend.break_lease("twice-broken") < other.break_lease("twice-broken")
 
     def test_renew_answers_for_each_grant_in_order(self, backend: Backend, other: Backend) -> None:
         """One lost lease does not hide among many good ones."""
@@ -210,6 +232,15 @@ class LeasePortContract:
         first.release(grant)
         first.close()
         assert granted(open_backend(), "reopened").token > grant.token
+
+    def test_an_expired_lease_is_not_shown(self, backend: Backend, other: Backend) -> None:
+        """Where leases expire; elsewhere its holder is shown for as long as it lives."""
+        grant = granted(backend, "past", ttl=self.short_ttl)
+        if Capability.EXPIRY in backend.capabilities:
+            self.let_expire(other, "past")
+            assert [record.name for record in other.leases()] == []
+        else:
+            assert [record.token for record in other.leases()] == [grant.token]
 
     def test_racing_clients_have_one_winner(self, open_backend: OpenBackend) -> None:
         """Of eight simultaneous requests exactly one is granted."""

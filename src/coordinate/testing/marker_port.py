@@ -9,6 +9,7 @@ import pytest
 
 from coordinate._identity import mint
 from coordinate.errors import AlreadyDone, StaleToken
+from coordinate.testing.contract import ClientContract
 from coordinate.testing.kit import record
 from coordinate.types import Claim, MarkerState
 
@@ -17,18 +18,8 @@ if TYPE_CHECKING:
     from coordinate.testing.kit import OpenBackend
 
 
-class MarkerPortContract:
+class MarkerPortContract(ClientContract, sealed=True):
     """Subclass with a fixture ``open_backend``; see `coordinate.testing`."""
-
-    @pytest.fixture
-    def backend(self, open_backend: OpenBackend) -> Backend:
-        """One client of the store."""
-        return open_backend()
-
-    @pytest.fixture
-    def other(self, open_backend: OpenBackend) -> Backend:
-        """Another client of the same store."""
-        return open_backend()
 
     def test_an_unknown_scope_is_empty(self, backend: Backend) -> None:
         """Nothing claimed, nothing recorded, nothing listed."""
@@ -205,6 +196,27 @@ class MarkerPortContract:
         backend.delete_marker("site", "migrate", "r1")
         backend.claim("site", Claim(9, mint()))
         assert backend.markers("site").records == ()
+
+    def test_a_reset_forgets_one_record_only(self, backend: Backend, other: Backend) -> None:
+        """Neither the claim nor its neighbours."""
+        backend.claim("site", Claim(7, mint()))
+        kept = record("create", token=7)
+        backend.put_marker("site", kept, 7)
+        backend.put_marker("site", record(token=7), 7)
+        assert other.delete_marker("site", "migrate", "r1")
+        view = other.markers("site")
+        assert view.records == (kept,)
+        assert view.claim is not None
+        assert view.claim.token == 7
+
+    def test_the_owner_of_a_claim_may_raise_it(self, backend: Backend) -> None:
+        """Granted again with a greater token it claims again; the smaller one is over."""
+        owner = mint()
+        backend.claim("site", Claim(7, owner))
+        backend.claim("site", Claim(8, owner))
+        with pytest.raises(StaleToken) as refused:
+            backend.claim("site", Claim(7, owner))
+        assert refused.value.floor == 8
 
     def test_deleting_an_unknown_record_says_so(self, backend: Backend) -> None:
         """Nothing happens, also in an unknown scope."""

@@ -13,6 +13,7 @@ import pytest
 from coordinate import steps
 from coordinate._following import Follower
 from coordinate.errors import CommandFailed, StepDeclined, StepFailed, StepRefused, WaitTimeout
+from coordinate.testing.contract import Contract
 from coordinate.testing.kit import eventually
 from coordinate.types import MarkerState, Verdict
 
@@ -44,7 +45,7 @@ def stored(coordinator: Coordinator, revision: str = "r1") -> MarkerRecord:
     return record
 
 
-class UnwillingStepsContract:
+class UnwillingStepsContract(Contract, sealed=True):
     """Part of `coordinate.testing.CoordinatorContract`; needs its fixtures."""
 
     def test_a_member_that_must_not_lead_waits_for_one_that_may(

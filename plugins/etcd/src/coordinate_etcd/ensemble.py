@@ -32,6 +32,8 @@ KEEPALIVE = 6.0
 _SETTINGS = (
     ("grpc.keepalive_time_ms", int(KEEPALIVE * 1000)),
     ("grpc.keepalive_timeout_ms", 3000),
+    # Today's gRPC waits a minute for the answer to a ping unless this is set, too.
+    ("grpc.http2.ping_timeout_ms", 3000),
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),

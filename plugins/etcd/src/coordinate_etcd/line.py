@@ -80,8 +80,8 @@ class Line:
         holder, ahead = messages.first(reply, 0), messages.first(reply, 1)
         if holder is None:
             return None
-        target = key if ahead is None else bytes(ahead.key)
-        watch.follow(Topic("lease", name, owner.nonce), target, reply.header.revision)
+        target, then = (key, b"") if ahead is None else (bytes(ahead.key), key)
+        watch.follow(Topic("lease", name, owner.nonce), target, reply.header.revision, then)
         record: LeaseRecord = self._leases.record(holder)
         return Held(record, min(record.ttl, ttl * _LOOK_AGAIN))
 

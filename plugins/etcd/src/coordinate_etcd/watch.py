@@ -40,21 +40,31 @@ _JOIN = 5.0
 
 
 class Interest:
-    """Something watched: a range of keys from a revision on; ``once``: only for the end of one key."""
+    """Something watched: a range of keys from a revision on.
 
-    def __init__(self, key: bytes, end: bytes, start: int, *, once: bool) -> None:
+    ``once``: only for the end of one key; ``then``: after that, for the end of this other one.
+    """
+
+    def __init__(self, key: bytes, end: bytes, start: int, *, once: bool, then: bytes = b"") -> None:
         self.key = key
         self.end = end
         self.start = start
         self.once = once
+        self.then = then
         self.number: int | None = None
         """Its number in the present stream; None until the server has answered."""
         self.fired = False
+        self.fresh = True
+        """Never watched yet."""
 
     def request(self) -> Message:
-        """Return the request that watches it from where we are."""
+        """Return the request that watches it from where we are; a fresh one from where the store is.
+
+        etcd serves a watch from a past revision, be it the last one, only ten times a second.
+        """
         filters = [messages.NO_PUT] if self.once else []
-        create = _etcd.WatchCreateRequest(key=self.key, range_end=self.end, start_revision=self.start, filters=filters)
+        start = 0 if self.fresh else self.start
+        create = _etcd.WatchCreateRequest(key=self.key, range_end=self.end, start_revision=start, filters=filters)
         return _etcd.WatchRequest(create_request=create)
 
 
@@ -149,13 +159,16 @@ class EtcdWatch(Watch):
 
     # What the line asks
 
-    def follow(self, topic: Topic, key: bytes, revision: int) -> None:
-        """Report a topic when a key that was there at ``revision`` is removed."""
+    def follow(self, topic: Topic, key: bytes, revision: int, then: bytes = b"") -> None:
+        """Report a topic when a key that was there at ``revision`` is removed; follow the key ``then`` at once then.
+
+        So a waiter whose predecessor got the lease watches it before it has found out that it is the next one.
+        """
         with self._lock:
             known = self._interests.get(topic)
             if known is not None and known.key == key and not known.fired:
                 return
-        self._watch(topic, Interest(key, b"", revision + 1, once=True))
+        self._watch(topic, Interest(key, b"", revision + 1, once=True, then=then))
 
     def followed(self, topic: Topic) -> Interest | None:
         """Return what a waiter waits for."""
@@ -184,6 +197,7 @@ class EtcdWatch(Watch):
         if self._requests is not None and interest.number is not None:
             self._numbers.pop(interest.number, None)
             self._end(interest.number)
+            interest.number = None
 
     def _end(self, number: int) -> None:
         if self._requests is not None:
@@ -250,13 +264,15 @@ class EtcdWatch(Watch):
         if response.canceled:
             self._canceled(response)
         topic, interest = self._numbers.get(response.watch_id, (None, None))
-        if topic is None or interest is None or not response.events:
+        if topic is None or interest is None or interest.fired or not response.events:
             return
         interest.start = max(event.kv.mod_revision for event in response.events) + 1
         if not interest.once or any(event.type == messages.DELETE for event in response.events):
-            interest.fired = interest.once
+            interest.fired = interest.once  # and is cancelled by whoever goes on: he is in a hurry now
             self._report(topic)
-            if interest.once:
+            if interest.then:
+                self._interests[topic] = following = Interest(interest.then, b"", interest.start, once=True)
+                self._ask(topic, following)
                 self._cancel(interest)
 
     def _created(self, response: Message) -> None:
@@ -272,9 +288,14 @@ class EtcdWatch(Watch):
             return
         interest.number = response.watch_id
         self._numbers[response.watch_id] = (topic, interest)
+        fresh, interest.fresh = interest.fresh, False
         if response.header.revision + 1 < interest.start:
             # This member knows less than we have seen: it lags behind, or the store has lost its memory.
             self._start_again(topic, interest, response.header.revision + 1)
+        elif fresh and response.header.revision >= interest.start:
+            # Something was written after we had looked, by anybody: whoever waits looks once more.
+            interest.start = response.header.revision + 1
+            self._report(topic)
 
     def _canceled(self, response: Message) -> None:
         topic, interest = self._numbers.pop(response.watch_id, (None, None))

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import weakref
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
+from coordinate._clock import SYSTEM
 from coordinate.backend import Backend, StoreSettings, Watch
-from coordinate.errors import ConfigError
-from coordinate.types import AcquireAnswer, Capability, Granted, Topic
-from coordinate_filelock import leases
-from coordinate_filelock.volume import Volume, stem, told
+from coordinate.errors import ConfigError, CorruptRecord
+from coordinate.types import AcquireAnswer, Capability, Gone, Granted, LossReason, Quarantined, Topic, Unknown
+from coordinate_filelock import leases, mounts
+from coordinate_filelock.hosts import Hosts
+from coordinate_filelock.volume import Volume, told
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from coordinate._clock import Clock
     from coordinate.types import Claim, Grant, LeaseRecord, MarkerRecord, MarkerView, Owner, RenewAnswer
     from coordinate.url import StoreUrl
     from coordinate_filelock.markers import MarkerFiles
+    from coordinate_filelock.mounts import Member
     from coordinate_filelock.volume import Folder
     from coordinate_filelock.watch import FileWatch
+
+
+_LOOKS = 3
 
 
 def _default_path() -> str:
@@ -46,8 +54,11 @@ class FileBackend(Backend):
     schemes: ClassVar[tuple[str, ...]] = ("file",)
     default_url: ClassVar[str] = f"file://{quote(_default_path())}"
 
-    def __init__(self, volume: Volume, namespace: str) -> None:
+    def __init__(
+        self, volume: Volume, namespace: str, clock: Clock = SYSTEM, here: Callable[[int], Member] = mounts.here
+    ) -> None:
         self._path = volume.path
+        self._hosts = Hosts(volume, clock, here)
         self._volume = volume
         self._leases = leases.LeaseFiles(volume)
         self._store_id = f"file:{volume.path}/{namespace}"
@@ -67,7 +78,7 @@ class FileBackend(Backend):
             raise ConfigError(message)
         path = os.path.realpath(path)
         parents = path == os.path.realpath(default)
-        return cls(Volume(path, settings.namespace, parents=parents), settings.namespace)
+        return cls(Volume(path, settings.namespace, parents=parents), settings.namespace, settings.clock)
 
     @functools.cached_property
     def _markers(self) -> MarkerFiles:
@@ -77,10 +88,12 @@ class FileBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Return what one host's kernel and disk guarantee."""
+        """Return what one host's kernel and disk guarantee; other hosts only where a rendezvous proved it."""
         found = {Capability.FLOOR, Capability.CROSS_PROCESS, Capability.DURABLE_MARKERS}
         if os.path.isdir("/proc/sys/fs/inotify"):  # noqa: PTH112 -- as above
             found.add(Capability.WAKE)
+        if self._hosts.proven():
+            found.add(Capability.CROSS_HOST)
         return frozenset(found)
 
     @property
@@ -98,32 +111,47 @@ class FileBackend(Backend):
         queue: Watch | None = None,
         unled: bool = False,  # noqa: ARG002 -- nothing is ever forgotten here
     ) -> AcquireAnswer:
-        """Take the lock if it is free. A holder's end wakes all waiters; the quickest gets it."""
+        """Take the lock if it is free. A holder's end wakes the first in line; who looks first gets it.
+
+        Raises:
+            Unsupported: another host uses the volume, and nothing proves that the two exclude each other.
+        """
         with told(self._path, f"acquire {name!r}"):
-            answer = self._leases.acquire(name, owner, ttl, floor)
+            wait = self._hosts.admit(ttl)
+            if wait:
+                return Quarantined(wait)
+            answer = self._leases.acquire(name, owner, ttl, floor, self._hosts.kernel)
             topic = Topic("lease", name, owner.nonce)
-            if isinstance(answer, Granted) or queue is None:
-                return answer
-            watch = _own(queue)
-            if not watch.knows(topic):
+            if queue is not None and not isinstance(answer, Granted):
+                watch = _own(queue)
                 self._queued[topic] = watch
-                watch.add(topic)
                 # It may have been released between our look and our watching.
-                answer = self._leases.acquire(name, owner, ttl, floor)
-            if not isinstance(answer, Granted):
-                watch.missed(topic)
+                for _ in range(_LOOKS):
+                    if isinstance(answer, Granted) or not watch.stand(topic):
+                        break
+                    answer = self._leases.acquire(name, owner, ttl, floor, self._hosts.kernel)
+            if isinstance(answer, Granted):
+                self._leave(topic)
             return answer
 
     def withdraw(self, name: str, owner: Owner) -> None:
-        """Stop to be woken. Nobody else misses anything: a release wakes every waiter."""
-        topic = Topic("lease", name, owner.nonce)
+        """Stop to be woken; whoever stands behind us looks for itself then."""
+        self._leave(Topic("lease", name, owner.nonce))
+
+    def _leave(self, topic: Topic) -> None:
         watch = self._queued.pop(topic, None)
         if watch is not None:
             watch.remove(topic)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Confirm that this process still has each lock, for that grant, unbroken."""
-        return self._leases.renew(grants)
+        try:
+            kept = self._hosts.keeps(max((grant.ttl for grant in grants), default=0.0))
+        except FileNotFoundError:
+            kept = False
+        except (OSError, CorruptRecord) as error:
+            return [Unknown(str(error)) for _ in grants]
+        return self._leases.renew(grants) if kept else [Gone(LossReason.TAKEN) for _ in grants]
 
     def release(self, grant: Grant) -> bool:
         """Unlock, also on duplicates of the descriptor; call it when no guarded child lives any more."""
@@ -181,18 +209,22 @@ class FileBackend(Backend):
         """Return a new inotify channel."""
         from coordinate_filelock.watch import FileWatch  # noqa: PLC0415 -- ctypes only for those who wait
 
-        return FileWatch(self._folder_of)
+        local = False
+        with contextlib.suppress(OSError), self._volume.open(create=True) as folder:
+            local = mounts.of(folder.fd).local
+        return FileWatch(self._volume, self._scope_folder, local=local)
 
-    def _folder_of(self, topic: Topic) -> Folder:
-        with told(self._path, f"watch {topic.name!r}"):
-            if topic.kind == "lease":
-                return self._leases.folder(create=True)
-            return self._markers.folder(topic.name, create=True)
+    def _scope_folder(self, scope: str) -> Folder:
+        return self._markers.folder(scope, create=True)
 
     def notify(self, topic: Topic) -> None:
-        """Make a file appear that the watchers of the topic look at."""
-        with told(self._path, f"announce {topic.name!r}"), self._folder_of(topic) as folder:
-            folder.touch(stem(topic.name) + leases.BELL if topic.kind == "lease" else "changed")
+        """Make a file appear, or close one, that the watchers of the topic look at."""
+        with told(self._path, f"announce {topic.name!r}"):
+            if topic.kind == "lease":
+                self._leases.ring(topic.name)
+            else:
+                with self._scope_folder(topic.name) as folder:
+                    folder.touch("changed")
 
     def ping(self) -> None:
         """Write to the folder."""
@@ -204,11 +236,12 @@ class FileBackend(Backend):
     def describe(self) -> dict[str, str]:
         """Return the folder, the file system that it is on, and how waiters are woken."""
         with told(self._path, "look at it"), self._volume.open(create=True) as folder:
-            device = folder.identity[0]
+            me, verdict = self._hosts.verdict(folder)
         return {
             "kind": "file",
             "address": self._store_id,
-            "file system": _file_system(f"{os.major(device)}:{os.minor(device)}"),
+            "file system": me.kind,
+            "hosts": verdict,
             "wake-up": "inotify" if Capability.WAKE in self.capabilities else "polling",
         }
 
@@ -231,14 +264,3 @@ def _own(queue: Watch) -> FileWatch:
         message = f"a {type(queue).__name__} cannot wait for file:// leases"
         raise ConfigError(message)
     return queue
-
-
-def _file_system(device: str) -> str:
-    """Return the type of the file system on a device; only the kernel's list of mounts names it."""
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            rows = [line.split() for line in file]
-    except OSError:
-        return "unknown"
-    types = (row[row.index("-") + 1] for row in rows if row[2] == device and "-" in row)
-    return next(types, "unknown")

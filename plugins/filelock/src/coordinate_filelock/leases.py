@@ -43,15 +43,13 @@ from coordinate.types import (
     Renewed,
     Unknown,
 )
-from coordinate_filelock import tokens
+from coordinate_filelock import line, tokens
 from coordinate_filelock.volume import Draft, Folder, Volume, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 FOLDER = "leases"
-BELL = ".bell"
-"""End of the name of a file that only says: look at this lease."""
 _ATTEMPTS = 5
 
 
@@ -64,6 +62,13 @@ class Break(msgspec.Struct, frozen=True):
     v: int = 1
 
 
+class Record(LeaseRecord, frozen=True):
+    """Content of a record's file: also what the next holder needs to go on in the same block of tokens."""
+
+    reserved: int = 0
+    kernel: str = ""
+
+
 class Hold:
     """A lease that this process was granted: its two descriptors, and whether it is known to be over."""
 
@@ -72,6 +77,8 @@ class Hold:
         self.lock_fd = lock_fd
         self.record_fd = record_fd
         self.gone: LossReason | None = None
+        self.shared = False
+        """Whether somebody was given the descriptors, and so may have unlocked them."""
         # A renewal must not use a descriptor number that a release has just given back.
         self.mutex = threading.Lock()
 
@@ -88,7 +95,9 @@ _HOLDS: dict[tuple[tuple[int, int], str], Hold] = {}
 
 def _find(grant: Grant) -> tuple[tuple[tuple[int, int], str], Hold] | None:
     for key, hold in list(_HOLDS.items()):
-        if hold.grant.nonce == grant.nonce and hold.grant.token == grant.token:
+        ours = hold.grant
+        # Token 0: the answer to the request was lost, and its owner does not know what it was granted.
+        if (ours.nonce, ours.name) == (grant.nonce, grant.name) and grant.token in {0, ours.token}:
             return key, hold
     return None
 
@@ -113,8 +122,8 @@ class LeaseFiles:
         """Open the folder with the lease files."""
         return self._volume.open(FOLDER, create=create)
 
-    def acquire(self, name: str, owner: Owner, ttl: float, floor: int) -> AcquireAnswer:
-        """Grant, or say who holds it; never waits."""
+    def acquire(self, name: str, owner: Owner, ttl: float, floor: int, kernel: str = "") -> AcquireAnswer:
+        """Grant, or say who holds it; never waits. For ``kernel`` see `tokens.take`."""
         file = stem(name)
         with self.folder(create=True) as folder, contextlib.ExitStack() as unless_granted:
             present = _HOLDS.get((folder.identity, file))
@@ -126,10 +135,12 @@ class LeaseFiles:
                 record = _living(folder, file, name)
                 return Held(record, record.ttl if record else ttl)
             unless_granted.callback(os.close, lock_fd)
-            floor = max(floor, _highest_known(folder, file, name))
-            token = tokens.take(folder, file, name, floor)
+            told = _told(folder, file, name)
+            trace = tokens.Trace(told.token, told.reserved, told.kernel) if told else tokens.Trace()
+            floor = max(floor, _broken(folder, file))
+            token, block = tokens.take(folder, file, name, floor, trace=trace, kernel=kernel)
             grant = Grant(name, token, owner.nonce, ttl)
-            record_fd = _write_record(folder, file, LeaseRecord(name, token, owner, ttl))
+            record_fd = _write_record(folder, file, Record(name, token, owner, ttl, reserved=block, kernel=kernel))
             unless_granted.pop_all()
             _keep((folder.identity, file), grant, lock_fd, record_fd)
             return Granted(grant)
@@ -189,7 +200,18 @@ class LeaseFiles:
     def descriptors(self, grant: Grant) -> tuple[int, ...]:
         """Return the lock's and the record's descriptor of a held lease."""
         found = _find(grant)
-        return () if found is None else (found[1].lock_fd, found[1].record_fd)
+        if found is None:
+            return ()
+        found[1].shared = True
+        return found[1].lock_fd, found[1].record_fd
+
+    def ring(self, name: str) -> None:
+        """Make all who wait for a lease look: close its record and their tickets, as if written."""
+        for part in (FOLDER, line.FOLDER):
+            with contextlib.suppress(FileNotFoundError), self._volume.open(part, create=False) as folder:
+                for file in line.tickets(folder, stem(name)) if part == line.FOLDER else [f"{stem(name)}.json"]:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.close(folder.open_to_wake(file))
 
     @contextlib.contextmanager
     def _open_or_none(self) -> Iterator[Folder | None]:
@@ -219,6 +241,8 @@ def _write_record(folder: Folder, file: str, record: LeaseRecord) -> int:
     """Publish who holds the lease, locked from its first instant; return the descriptor to be kept open."""
     with folder.draft(_wire.encode(record), durable=False) as draft:
         lock_descriptor(draft.fd, blocking=False)
+        # Not replaced in one step: ext4 answers that by writing the data out, a hundred times the cost of the rest.
+        folder.remove(f"{file}.json")
         folder.rename(Draft(draft.name, draft.fd), f"{file}.json")
     return draft.fd
 
@@ -275,9 +299,9 @@ def _judge_locked(folder: Folder, file: str, hold: Hold) -> LossReason | None:
         elif not folder.same(f"{file}.json", hold.record_fd) or not folder.same(f"{file}.lock", hold.lock_fd):
             # Each holder writes a record of its own: with ours in place, nobody was granted since.
             hold.gone = LossReason.TAKEN
-        elif _is_free(folder, file):
+        elif hold.shared and _is_free(folder, file):
             hold.gone = LossReason.EXPIRED
-        elif not lock_descriptor(hold.lock_fd, blocking=False):
+        elif hold.shared and not lock_descriptor(hold.lock_fd, blocking=False):
             hold.gone = LossReason.TAKEN
     return hold.gone
 
@@ -295,10 +319,10 @@ def _is_free(folder: Folder, file: str) -> bool:
         os.close(fd)
 
 
-def _told(folder: Folder, file: str, name: str | None = None) -> LeaseRecord | None:
+def _told(folder: Folder, file: str, name: str | None = None) -> Record | None:
     """Return what the record file says, of a living or a dead holder; None if it says nothing usable."""
     try:
-        record = _wire.decode(LeaseRecord, folder.read(f"{file}.json", _wire.LIMIT) or b"")
+        record = _wire.decode(Record, folder.read(f"{file}.json", _wire.LIMIT) or b"")
     except (FileNotFoundError, CorruptRecord):
         return None
     return record if (record.name == name if name else stem(record.name) == file) else None
@@ -325,7 +349,7 @@ def _living(folder: Folder, file: str, name: str | None = None) -> LeaseRecord |
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         record = _told(folder, file, name)
-        return record and msgspec.structs.replace(record, remaining=record.ttl)
+        return record and LeaseRecord(record.name, record.token, record.owner, record.ttl, record.ttl)
     else:
         return None
     finally:

@@ -1,9 +1,10 @@
 """Fencing tokens: a counter file per lease name, reserved in durable blocks under the lease's lock.
 
-Before a token is granted, the file says durably that tokens up to at least this one are taken. A process that
-finds its own last reservation in the file goes on inside it; any other one starts above it. So a crash or a
-power failure skips tokens and never repeats one, and a process that keeps getting the lease syncs once per
-`BLOCK` grants.
+Before a token is granted, the file says durably that tokens up to at least this one are taken. Inside such a block
+the next holder goes on where the last one's record ends, without a sync, if it was written by the same running
+kernel, on a file system that only this kernel serves: what it has renamed it shows to everybody until it ends.
+After a power failure or on a shared file system the record proves nothing: others than the process that reserved the
+block then start above it. So a crash skips tokens and never repeats one.
 
 A counter that cannot be read is never taken for zero. Not promised: tokens after somebody removed the counter
 or restored an old copy of it; then the floor of the marker store is what is left.
@@ -12,7 +13,7 @@ or restored an old copy of it; then the floor of the marker store is what is lef
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -34,6 +35,8 @@ class Counter(msgspec.Struct, frozen=True):
     v: int = 1
 
 
+_SWEPT: set[tuple[int, int]] = set()
+"""Folders that this process has swept: once is enough, and a listing of many leases is long."""
 _BLOCKS: dict[tuple[tuple[int, int], str], tuple[int, int]] = {}
 """Of each counter: the last token that this process granted, and what it reserved last."""
 # A forked child shares its parent's block and would grant the same tokens.
@@ -61,15 +64,35 @@ def reserved(folder: Folder, stem: str) -> int:
         raise CorruptRecord(message) from error
 
 
-def take(folder: Folder, stem: str, name: str, floor: int) -> int:
-    """Return the next token above ``floor`` and above all earlier ones. The caller holds the lease's lock."""
+class Trace(NamedTuple):
+    """What the last holder's record says: its token, the block that it is from, and the kernel that wrote it."""
+
+    token: int = 0
+    reserved: int = 0
+    kernel: str = ""
+
+
+def take(folder: Folder, stem: str, name: str, floor: int, *, trace: Trace, kernel: str) -> tuple[int, int]:
+    """Return the next token above ``floor`` and above all earlier ones, and its block. The caller holds the lock.
+
+    Args:
+        folder: where the counter is.
+        stem: of the counter's file.
+        name: of the lease.
+        floor: no token up to this one.
+        trace: of the last holder.
+        kernel: this one's boot id, or nothing where others may write the folder as well.
+    """
     stored = reserved(folder, stem)
     key = (folder.identity, stem)
     last, mine = _BLOCKS.get(key, (0, 0))
-    token = max(last if stored == mine else max(stored, last), floor) + 1
-    if stored != mine or token > mine:
-        mine = token + BLOCK - 1
-        folder.replace(f"{stem}.token", _wire.encode(Counter(name, mine)))
-        folder.sweep()
-    _BLOCKS[key] = (token, mine)
-    return token
+    inside = (trace.reserved, trace.kernel) == (stored, kernel) if kernel else stored == mine
+    token = max(last, trace.token, floor, 0 if inside else stored) + 1
+    if not inside or token > stored:
+        stored = token + BLOCK - 1
+        folder.replace(f"{stem}.token", _wire.encode(Counter(name, stored)))
+        if folder.identity not in _SWEPT:
+            _SWEPT.add(folder.identity)
+            folder.sweep()
+    _BLOCKS[key] = (token, stored)
+    return token, stored

@@ -148,6 +148,10 @@ class Folder:
         """
         return _regular(os.open(name, _READ, dir_fd=self.fd), name)
 
+    def open_to_wake(self, name: str) -> int:
+        """Return a descriptor whose close is reported to those who watch the file."""
+        return _regular(os.open(name, _WRITE, dir_fd=self.fd), name)
+
     def open_lock(self, name: str) -> int:
         """Return a descriptor of an empty file that is only ever locked; create it if there is none."""
         with contextlib.suppress(FileExistsError):
@@ -236,9 +240,9 @@ class Folder:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.fd)
 
-    def touch(self, name: str) -> None:
-        """Make those who watch this folder look: an empty file appears under that name, durable or not."""
-        with self.draft(b"", durable=False) as draft:
+    def touch(self, name: str, data: bytes = b"") -> None:
+        """Make those who watch this folder look: a new file appears under that name, durable or not."""
+        with self.draft(data, durable=False) as draft:
             self.rename(draft, name)
         os.close(draft.fd)
 
@@ -268,6 +272,7 @@ class Volume:
         self._namespace = stem(namespace)
         self._parents = parents
         self._identity: tuple[int, int] | None = None
+        self._known: dict[tuple[str, ...], tuple[int, int]] = {}
 
     def open(self, *parts: str, create: bool) -> Folder:
         """Open a folder of this namespace.
@@ -275,10 +280,19 @@ class Volume:
         Raises:
             FileNotFoundError: there is none, and ``create`` is false.
         """
+        known = self._known.get(parts)
+        if known is not None:
+            # By its path in one step: whatever the way there is now, it has to be the very folder that it was.
+            with contextlib.suppress(OSError):
+                folder = Folder(os.open("/".join((self.path, self._namespace, *parts)), _FOLDER))
+                if folder.identity == known:
+                    return folder
+                os.close(folder.fd)
         folder = self._base()
         for part in (self._namespace, *parts):
             with folder as above:
                 folder = above.child(part, create=create)
+        self._known[parts] = folder.identity
         return folder
 
     def _base(self) -> Folder:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from coordinate.backend import Watch
 from coordinate.errors import BackendUnavailable
-from coordinate_filelock.leases import BELL
+from coordinate_filelock import line
+from coordinate_filelock.leases import FOLDER as LEASES
 from coordinate_filelock.records import NEWS
 from coordinate_filelock.volume import stem
 
@@ -26,17 +27,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coordinate.types import Topic
-    from coordinate_filelock.volume import Folder
+    from coordinate_filelock.line import Ticket
+    from coordinate_filelock.volume import Folder, Volume
 
 INTERVAL = 0.25
 """The net: a waiter looks for itself this often, in seconds, also when the kernel reports nothing."""
+INTERVAL_LOCAL = 1.0
+"""The same where no other host can change a file, so that the kernel reports everything."""
 INTERVAL_BLIND = 0.1
 """The same where the kernel cannot report."""
 INTERVAL_MISSED = 0.005
 """Once, after a wake-up that came a moment before the dying holder's lock was free."""
 _CLOSE_WRITE, _MOVED_TO, _CREATE = 0x8, 0x80, 0x100
 _UNMOUNT, _OVERFLOW, _IGNORED, _ONLYDIR = 0x2000, 0x4000, 0x8000, 0x01000000
-_MASKS = {"lease": _CLOSE_WRITE | _MOVED_TO, "markers": _CREATE | _MOVED_TO}
+_NEWS = _CREATE | _MOVED_TO
 _HEADER = struct.Struct("iIII")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -44,18 +48,20 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 class FileWatch(Watch):
     """One inotify instance for all topics of this process."""
 
-    def __init__(self, folder_of: Callable[[Topic], Folder]) -> None:
+    def __init__(self, volume: Volume, folder_of: Callable[[str], Folder], *, local: bool) -> None:
+        self._volume = volume
         self._folder_of = folder_of
         self._lock = threading.Lock()
         self._fd = _open_inotify()
         self.blind = self._fd < 0
         if self.blind:
             self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._net = INTERVAL_BLIND if self.blind else INTERVAL
+        self._net = INTERVAL_BLIND if self.blind else INTERVAL_LOCAL if local else INTERVAL
         self.poll_interval = self._net
         self._closed = False
-        self._keys: dict[Topic, tuple[int, str]] = {}
-        self._topics: dict[tuple[int, str], set[Topic]] = defaultdict(set)
+        self._keys: dict[Topic, int] = {}
+        self._topics: dict[int, set[Topic]] = defaultdict(set)
+        self._tickets: dict[Topic, Ticket] = {}
         self._woken: set[Topic] = set()
 
     def fileno(self) -> int:
@@ -63,38 +69,81 @@ class FileWatch(Watch):
         return self._fd
 
     def add(self, topic: Topic) -> None:
-        """Watch the folder that a topic is about, created if missing; failing that, waiters poll."""
-        if topic.kind not in _MASKS or topic in self._keys:
+        """Watch a scope's folder, created if missing; failing that, waiters poll. For a lease, `stand` does it."""
+        if topic.kind not in {"lease", "markers"} or topic in self._keys:
             return
         with self._lock:
             descriptor = -1
-            if not (self.blind or self._closed):
+            if topic.kind == "markers" and not (self.blind or self._closed):
                 # A folder that cannot be made or watched: the net holds, and operations say what is wrong.
-                with contextlib.suppress(OSError), self._folder_of(topic) as folder:
-                    descriptor = self._watch(folder, _MASKS[topic.kind])
-            self._keys[topic] = (descriptor, stem(topic.name) if topic.kind == "lease" else "")
-            self._topics[self._keys[topic]].add(topic)
+                with contextlib.suppress(OSError), self._folder_of(topic.name) as folder:
+                    descriptor = self._watch(folder.fd, _NEWS | _ONLYDIR)
+            self._keys[topic] = descriptor
+            self._topics[descriptor].add(topic)
 
-    def _watch(self, folder: Folder, mask: int) -> int:
+    def stand(self, topic: Topic) -> bool:
+        """Stand in line for a held lease; True if it may have been freed before we watched: look again."""
+        self.add(topic)
+        if self.blind or self._closed:
+            return False
+        try:
+            return self._stand(topic)
+        except FileNotFoundError:  # between two records, or a holder that writes none: look again, then now and then
+            self.poll_interval = INTERVAL_BLIND
+            return True
+        except OSError:  # a full disk, or no watch left: look for oneself more often
+            self.poll_interval = INTERVAL_BLIND
+            return False
+
+    def _stand(self, topic: Topic) -> bool:
+        with self._lock:
+            if topic not in self._tickets:
+                self._tickets[topic] = line.join(self._volume, stem(topic.name))
+            fd = line.ahead(self._volume, self._tickets[topic])
+            if fd is None:
+                with self._volume.open(LEASES, create=False) as folder:
+                    fd = folder.open_to_read(f"{stem(topic.name)}.json")
+            try:
+                before = self._keys[topic]
+                found = self._watch(fd, _CLOSE_WRITE)
+                self._move(topic, found)
+                # Told that it closes, and still there: a dying process tells so an instant before it lets go.
+                self.poll_interval = INTERVAL_MISSED if topic in self._woken and found == before else self._net
+                self._woken.discard(topic)
+                return not line.lives(fd)
+            finally:
+                os.close(fd)
+
+    def _move(self, topic: Topic, descriptor: int | None) -> None:
+        """Watch another file for a topic, or none; forget the earlier one with its last topic."""
+        before = self._keys.pop(topic)
+        if descriptor is not None:
+            self._keys[topic] = descriptor
+            self._topics[descriptor].add(topic)
+        if before != descriptor:
+            self._topics[before].discard(topic)
+            if not self._topics[before]:
+                del self._topics[before]
+                if before >= 0 and not self._closed:
+                    _LIBC.inotify_rm_watch(self._fd, before)
+
+    def _watch(self, fd: int, mask: int) -> int:
         # Through the descriptor, so that nobody can swap the path under us.
-        path = f"/proc/self/fd/{folder.fd}".encode()
-        found: int = _LIBC.inotify_add_watch(self._fd, path, mask | _ONLYDIR)
+        found: int = _LIBC.inotify_add_watch(self._fd, f"/proc/self/fd/{fd}".encode(), mask)
         if found < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
         return found
 
     def remove(self, topic: Topic) -> None:
-        """Stop watching a topic, and its folder with the last one in it."""
+        """Stop watching a topic, and leave its line."""
         with self._lock:
-            key = self._keys.pop(topic, None)
-            if key is None:
-                return
-            self._topics[key].discard(topic)
-            if not self._topics[key]:
-                del self._topics[key]
-            if key[0] >= 0 and not self._closed and all(descriptor != key[0] for descriptor, _ in self._keys.values()):
-                _LIBC.inotify_rm_watch(self._fd, key[0])
+            if topic in self._keys:
+                self._move(topic, None)
+            self._woken.discard(topic)
+            ticket = self._tickets.pop(topic, None)
+            if ticket is not None:
+                line.leave(self._volume, ticket)
 
     def drain(self) -> frozenset[Topic]:
         """Return the topics that the kernel reported; all of them after an overflow."""
@@ -121,31 +170,22 @@ class FileWatch(Watch):
     def _meaning(self, descriptor: int, mask: int, name: bytes) -> set[Topic]:
         if mask & _OVERFLOW:
             return set(self._keys)
-        mine = any(descriptor == known for known, _ in self._keys.values())
-        if mine and mask & (_IGNORED | _UNMOUNT):
+        topics = self._topics.get(descriptor, set())
+        if any(topic.kind == "lease" for topic in topics):
+            return set(topics)
+        if topics and mask & (_IGNORED | _UNMOUNT):
             message = "a watched folder was removed or unmounted; watching again"
             raise BackendUnavailable(message)
-        text = os.fsdecode(name)
-        for ending in (".json", BELL):
-            if text.endswith(ending):
-                return self._topics.get((descriptor, text.removesuffix(ending)), set())
-        return self._topics.get((descriptor, ""), set()) if text.startswith(NEWS) else set()
-
-    def missed(self, topic: Topic) -> None:
-        """Note that a waiter looked and found the lease held: after a wake-up it looks once more, soon."""
-        with self._lock:
-            self.poll_interval = INTERVAL_MISSED if topic in self._woken else self._net
-            self._woken.discard(topic)
-
-    def knows(self, topic: Topic) -> bool:
-        """Return whether a topic is watched."""
-        return topic in self._keys
+        return topics if os.fsdecode(name).startswith(NEWS) else set()
 
     def close(self) -> None:
         """Give the kernel's instance back."""
         with self._lock:
             if not self._closed:
                 self._closed = True
+                for ticket in self._tickets.values():
+                    line.leave(self._volume, ticket)
+                self._tickets.clear()
                 os.close(self._fd)
 
 

@@ -10,6 +10,7 @@ from kazoo.security import ACL, OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 
 from coordinate._names import check_name, encode
 from coordinate.errors import ConfigError
+from coordinate_zookeeper import tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,16 +141,11 @@ def _tls(url: StoreUrl) -> dict[str, object]:
 
 
 def _try_files(url: StoreUrl, files: Mapping[str, str], password: str) -> None:
-    import ssl  # noqa: PLC0415 -- loads OpenSSL: only for encrypted connections
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     part = "ssl_ca_certs"
     try:
-        if part in files:
-            context.load_verify_locations(files[part])
+        tls.context(files.get("ssl_ca_certs"), None, None, password)
         part = "ssl_certfile, ssl_keyfile or ssl_password"
-        if "ssl_certfile" in files:
-            context.load_cert_chain(files["ssl_certfile"], files["ssl_keyfile"], password)
+        tls.context(None, files.get("ssl_certfile"), files.get("ssl_keyfile"), password)
     except (OSError, ValueError) as error:
         message = f"{url}: {part} cannot be used ({error}): PEM files, a key that fits, its password if it has one"
         raise ConfigError(message) from error

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kazoo.protocol.states import WatchedEvent
+
     from coordinate_zookeeper.session import Call
 
 
-def exists(path: str) -> Call:
-    """Ask for the state of a node; None: there is none."""
-    return lambda driver: driver.exists_async(path)
+def exists(path: str, told: Callable[[WatchedEvent], None] | None = None) -> Call:
+    """Ask for the state of a node; None: there is none. ``told`` is called at its next change."""
+    return lambda driver: driver.exists_async(path, told)
 
 
 def get(path: str) -> Call:

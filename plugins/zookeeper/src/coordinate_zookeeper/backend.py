@@ -105,6 +105,10 @@ class ZooKeeperBackend(Backend):
         """Confirm each lease on its session; without a connection all are `Unknown`, at once."""
         return self._now.leases.renew(grants)
 
+    def doubt(self, grant: Grant) -> str | None:
+        """Say so while the session that keeps the lease is suspended, and once it has expired."""
+        return self._life.leases.doubt(grant)
+
     def release(self, grant: Grant) -> bool:
         """Remove the node: the next in line is told by ZooKeeper."""
         return self._now.leases.release(grant)

@@ -17,6 +17,8 @@ from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.retry import KazooRetry
 
+from coordinate_zookeeper import tls
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -71,7 +73,15 @@ class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo 
         given = options.get("timeout")
         if isinstance(given, float):
             options["timeout"] = min(given, self._patience)
-        return super().create_connection(*args, **options)
+        if not options.get("use_ssl"):
+            return super().create_connection(*args, **options)
+        # kazoo's own way to encrypt leaves a socket open after each handshake that fails.
+        plain = super().create_connection(address=options["address"], timeout=options["timeout"])
+        try:
+            return tls.secured(plain, options)
+        except BaseException:
+            plain.close()
+            raise
 
 
 class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from kazoo.exceptions import KazooException, NoNodeError
+from kazoo.exceptions import NoNodeError
 
-from coordinate import _wire
 from coordinate.errors import BackendUnavailable, CorruptRecord
-from coordinate.types import Gone, Grant, Granted, Held, LeaseRecord, LossReason, Renewed, Topic, Unknown
+from coordinate.types import Gone, Grant, Granted, LeaseRecord, LossReason, Renewed, Unknown
 from coordinate_zookeeper import asking, tokens
+from coordinate_zookeeper.contending import Request, failed, record_of, write_ground
 from coordinate_zookeeper.nodes import entry, in_order, make, name_of
-from coordinate_zookeeper.places import Place
+from coordinate_zookeeper.places import Place, Sentry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from coordinate_zookeeper.places import Places
     from coordinate_zookeeper.session import Session
     from coordinate_zookeeper.sessions import Sessions
-    from coordinate_zookeeper.tokens import Ground
     from coordinate_zookeeper.watch import ZooKeeperWatch
 
 
@@ -49,7 +48,7 @@ class Leases:
                     continue
                 place.stand_by()
                 place.queued = place.queued or watch is not None
-                answer = _Request(name, place, floor, watch).answer()
+                answer = Request(name, place, floor, watch).answer()
                 if isinstance(answer, Granted):
                     place.queued = False
                 elif not place.queued:
@@ -100,6 +99,21 @@ class Leases:
 
     # Keeping
 
+    def doubt(self, grant: Grant) -> str | None:
+        """Return why the session that keeps a grant's node may be over; no request.
+
+        ZooKeeper's advice to those who lead: what a session protects stops while it is disconnected.
+        """
+        place = self._places.find(self._nodes.lease(grant.name), grant.nonce)
+        if place is None:
+            return None
+        session = place.session
+        if not session.connected:
+            return f"no connection to {session.address.shown}"
+        if session.number != place.keeper:
+            return f"its session with {session.address.shown} has expired"
+        return None
+
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Confirm each node by a round trip on its own session that the leader of the ensemble took part in."""
         answers: dict[int, RenewAnswer] = {}
@@ -119,23 +133,39 @@ class Leases:
         if not session.connected:
             # Waiting for it would hold up the leases of other sessions.
             return [Unknown(f"no connection to {session.address.shown}") for _ in held]
-        calls = [asking.exists(place.path) for _, place in held]
+        what = f"renew {len(held)} leases"
         try:
-            _, *stats = session.ask(
-                f"renew {len(held)} leases", [lambda driver: driver.sync_async(self._nodes.root), *calls]
-            )
+            self._confirm(session, what, [place for _, place in held])
         except BackendUnavailable as error:
             return [Unknown(str(error)) for _ in held]
-        number = session.number
-        return [self._judge(grant, place, stat, number) for (grant, place), stat in zip(held, stats, strict=True)]
+        return [self._judge(grant, place) for grant, place in held]
 
-    def _judge(self, grant: Grant, place: Place, stat: Any, number: int | None) -> RenewAnswer:  # noqa: ANN401
-        if stat is None or place.overdue:
-            self._places.drop(place) if stat is None else None
+    def _confirm(self, session: Session, what: str, places: Sequence[Place]) -> None:
+        """Make one round trip through the leader, after which each place's sentry knows whether the node is there.
+
+        Nodes with a sentry cost nothing: the server tells of their end before it answers what was asked later. A
+        reconnection ends all sentries, and each is posted anew.
+        """
+        unwatched = [(place, Sentry()) for place in places if not place.guarded]
+        calls = [asking.exists(place.path, sentry.end) for place, sentry in unwatched]
+        _, *stats = session.ask(what, [lambda driver: driver.sync_async(self._nodes.root), *calls])
+        number = session.number
+        for (place, sentry), stat in zip(unwatched, stats, strict=True):
+            sentry.missing = stat is None
+            sentry.stranger = stat is not None and stat.ephemeralOwner != number
+            place.sentry = sentry
+        session.hear_out(what)
+
+    def _judge(self, grant: Grant, place: Place) -> RenewAnswer:
+        sentry, granted = place.sentry, place.session.granted
+        if sentry is not None and sentry.missing:
+            self._places.drop(place)
             return self._gone(grant)
-        granted = place.session.granted
-        if stat.ephemeralOwner != number or granted <= 0:
-            return Unknown("the connection was lost meanwhile")
+        if place.overdue:
+            return self._gone(grant)
+        if not place.guarded or granted <= 0:
+            # Removed, or the connection was lost, while we asked: the next renewal, soon, looks at the node.
+            return Unknown("something changed meanwhile")
         place.stand_by()
         return Renewed(granted)
 
@@ -232,162 +262,6 @@ class Leases:
             highest = state.czxid
         ground = ground.after_break(highest)
         (results,) = session.ask(
-            what, [lambda driver: _write_ground(driver, line, ground, stat.version, removed=holder)]
+            what, [lambda driver: write_ground(driver, line, ground, stat.version, removed=holder)]
         )
-        return 0 if _failed(results) else ground.broken
-
-
-def _write_ground(driver: Any, line: str, ground: Ground, version: int, *, removed: str = "", own: str = "") -> Any:  # noqa: ANN401
-    """Write a ground if it is unchanged, in one transaction with a removal, or only while a node is there."""
-    transaction = driver.transaction()
-    if own:
-        transaction.check(own, 0)
-    transaction.set_data(line, _wire.encode(ground), version)
-    if removed:
-        transaction.delete(removed)
-    return transaction.commit_async()
-
-
-def _failed(results: list[object]) -> bool:
-    return any(isinstance(result, KazooException) for result in results)
-
-
-def record_of(answer: Any, ground: Ground) -> LeaseRecord:  # noqa: ANN401 -- kazoo's answer to get
-    """Return who holds a lease. How long still is known to the ensemble alone: at most the ttl."""
-    data, stat = answer
-    stored = _wire.decode(LeaseRecord, data)
-    return LeaseRecord(stored.name, ground.token(stat.czxid), stored.owner, stored.ttl, stored.ttl)
-
-
-class _Request:
-    """One attempt of one owner to get a lease."""
-
-    def __init__(self, name: str, place: Place, floor: int, watch: ZooKeeperWatch | None) -> None:
-        self._name = name
-        self._place = place
-        self._floor = floor
-        self._watch = watch
-        self._what = f"acquire {name!r}"
-        self._ends = time.monotonic() + place.session.address.timeout
-
-    def answer(self) -> AcquireAnswer:
-        """Go on until it is granted or held; every turn of the loop follows a change made by somebody else."""
-        place, session = self._place, self._place.session
-        if place.grant is not None:
-            repeated = self._repeat(place.grant)
-            if repeated is not None:
-                return repeated
-        while True:
-            children, found = self._stand_in_line()
-            if isinstance(children, NoNodeError) or isinstance(found, NoNodeError):
-                place.forget()
-                make(session, self._what, place.line)
-            else:
-                row = in_order(children)
-                own = place.path.rpartition("/")[2]
-                if own not in row:
-                    place.forget()  # expired or broken
-                else:
-                    ground, stat = tokens.read(found)
-                    position = row.index(own)
-                    answer = self._grant(ground, stat.version) if position == 0 else self._wait(row, position, ground)
-                    if answer is not None:
-                        return answer
-            if time.monotonic() > self._ends:
-                raise session.failure(self._what, f"no end of changes within {session.address.timeout:g} s")
-
-    def _repeat(self, grant: Grant) -> AcquireAnswer | None:
-        """Return the same grant again if it still is one."""
-        place, session = self._place, self._place.session
-        _, stat = session.ask(
-            self._what,
-            [lambda driver: driver.sync_async(place.line), lambda driver: driver.exists_async(place.path)],
-        )
-        if stat is None:
-            place.forget()
-            return None
-        if stat.ephemeralOwner != session.number:
-            raise session.failure(self._what, "the lease belongs to a session that this process has lost")
-        return Granted(grant)
-
-    def _stand_in_line(self) -> tuple[Any, Any]:
-        """Return the line and its ground, read after our node was made."""
-        place, session = self._place, self._place.session
-        looks = [
-            lambda driver: driver.get_children_async(place.line),
-            lambda driver: driver.get_async(place.line),
-        ]
-        if place.in_doubt:
-            self._find_own()
-        if place.path:
-            children, found = session.ask(self._what, looks)
-            return children, found
-        session.ready(self._what, self._ends)
-        record = LeaseRecord(self._name, 0, place.owner, session.granted or session.length)
-        data = _wire.encode(record)
-        place.in_doubt = True
-        made, children, found = session.ask(
-            self._what,
-            [
-                lambda driver: driver.create_async(
-                    f"{place.line}/{place.entry}", data, ephemeral=True, sequence=True, include_data=True
-                ),
-                *looks,
-            ],
-        )
-        place.in_doubt = False
-        if isinstance(made, NoNodeError):
-            return made, made
-        path, stat = made
-        place.found(path, stat.czxid)
-        return children, found
-
-    def _find_own(self) -> None:
-        """After a lost answer: look for the node that we may have made."""
-        place, session = self._place, self._place.session
-        _, children = session.ask(
-            self._what,
-            [lambda driver: driver.sync_async(place.line), lambda driver: driver.get_children_async(place.line)],
-        )
-        row = in_order(children) if not isinstance(children, NoNodeError) else []
-        own = next((child for child in row if child.startswith(place.entry)), None)
-        if own is None:
-            place.in_doubt = False
-            return
-        (stat,) = session.ask(self._what, [lambda driver: driver.exists_async(f"{place.line}/{own}")])
-        if stat is None:
-            place.in_doubt = False
-        elif stat.ephemeralOwner != session.number:
-            raise session.failure(self._what, "a node of ours belongs to a session that this process has lost")
-        else:
-            place.found(f"{place.line}/{own}", stat.czxid)
-
-    def _grant(self, ground: Ground, version: int) -> AcquireAnswer | None:
-        """Take the lease as the first in line; None if the base has to be raised and something came between."""
-        place, session = self._place, self._place.session
-        if ground.token(place.created) <= self._floor:
-            ground = ground.above(self._floor, place.created)
-            (results,) = session.ask(
-                self._what, [lambda driver: _write_ground(driver, place.line, ground, version, own=place.path)]
-            )
-            if _failed(results):
-                return None
-        granted = session.granted
-        if granted <= 0:
-            raise session.failure(self._what, "the connection was lost meanwhile")
-        place.grant = Grant(self._name, ground.token(place.created), place.owner.nonce, granted)
-        return Granted(place.grant)
-
-    def _wait(self, row: list[str], position: int, ground: Ground) -> AcquireAnswer | None:
-        """Watch the predecessor only; None if he or the holder has gone."""
-        place, session = self._place, self._place.session
-        before, first = (f"{place.line}/{row[index]}" for index in (position - 1, 0))
-        told = None if self._watch is None else self._watch.turn(Topic("lease", self._name, place.owner.nonce), session)
-        stat, answer = session.ask(
-            self._what,
-            [lambda driver: driver.exists_async(before, told), lambda driver: driver.get_async(first)],
-        )
-        if stat is None or isinstance(answer, NoNodeError):
-            return None
-        record = record_of(answer, ground)
-        return Held(record, record.ttl)
+        return 0 if failed(results) else ground.broken

@@ -18,9 +18,27 @@ from coordinate_zookeeper.nodes import entry
 
 if TYPE_CHECKING:
     from kazoo.interfaces import IAsyncResult
+    from kazoo.protocol.states import WatchedEvent, ZnodeStat
 
     from coordinate.types import Grant, Owner
     from coordinate_zookeeper.session import Session
+
+
+class Sentry:
+    """What a watch on one node, set by one connection, has told. Any event ends it, the connection's end included."""
+
+    __slots__ = ("ended", "missing", "stranger")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.missing = False
+        """There was no node when it was posted."""
+        self.stranger = False
+        """The node was another session's."""
+
+    def end(self, _: WatchedEvent) -> None:
+        """Note an event; from kazoo's thread."""
+        self.ended = True
 
 
 class Place:
@@ -50,20 +68,31 @@ class Place:
         """Start again: there is no node."""
         self.path = ""
         self.created = 0
+        self.keeper = 0
+        """The session that keeps the node."""
         self.grant: Grant | None = None
+        self.sentry: Sentry | None = None
+        """Posted by the first renewal on each connection."""
         self.in_doubt = False
         """A node may have been created, or be created yet, that we know nothing of."""
 
-    def found(self, path: str, created: int) -> None:
-        """Note our node and the change that created it."""
+    def found(self, path: str, stat: ZnodeStat) -> None:
+        """Note our node, the change that created it, and the session that keeps it."""
         self.path = path
-        self.created = created
+        self.created = stat.czxid
+        self.keeper = stat.ephemeralOwner
         self.in_doubt = False
 
     def stand_by(self) -> None:
         """Want the node for another ttl from now on."""
         length = self.session.length
         self._until = time.monotonic() + max(length, self.session.granted, self.grant.ttl if self.grant else 0.0)
+
+    @property
+    def guarded(self) -> bool:
+        """Return whether our node is there for all that the connection has told so far."""
+        sentry = self.sentry
+        return sentry is not None and not (sentry.ended or sentry.missing or sentry.stranger)
 
     @property
     def overdue(self) -> bool:

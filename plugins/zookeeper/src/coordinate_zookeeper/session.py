@@ -19,7 +19,7 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import KazooState, KeeperState
+from kazoo.protocol.states import Callback, KazooState, KeeperState
 
 from coordinate.errors import BackendUnavailable
 from coordinate_zookeeper.driver import Driver
@@ -175,6 +175,19 @@ class Session:
             raise self.failure(what, f"no answer within {self.address.timeout:g} s") from error
         except (KazooException, OSError) as error:
             raise self.failure(what, f"{type(error).__name__} {error}".strip()) from error
+
+    def hear_out(self, what: str) -> None:
+        """Return when everything that the server had told before the last answer has been passed on.
+
+        Raises:
+            BackendUnavailable: not in time, or the connection has been lost.
+        """
+        driver, heard = self._driver, threading.Event()
+        if driver is not None:
+            # kazoo passes events on from one thread, in order: whoever comes last there comes after all others.
+            driver.handler.dispatch_callback(Callback("watch", heard.set, ()))
+        if not heard.wait(self.address.timeout):
+            raise self.failure(what, f"events are not passed on within {self.address.timeout:g} s")
 
     def failure(self, what: str, why: str) -> BackendUnavailable:
         """Return the error of an operation that has no usable answer."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 JAR = Path("/usr/share/java/zookeeper.jar")
+NETTY = Path("/usr/share/java/netty-codec.jar")
+"""For TLS; the manifest of zookeeper.jar does not name it."""
 READY_WITHIN = 90.0
 """Seconds; an idle machine starts three servers in two."""
 TICK = 100
@@ -78,7 +80,7 @@ class Server:
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [
-                    *("java", *_JAVA, *_SMALL, *self._java, "-cp", str(JAR)),
+                    *("java", *_JAVA, *_SMALL, *self._java, "-cp", f"{JAR}:{NETTY}"),
                     *("org.apache.zookeeper.server.quorum.QuorumPeerMain", str(config)),
                 ],
                 stdin=subprocess.DEVNULL,

@@ -69,6 +69,7 @@ class RedisBackend(Backend):
         self._leases = Leases(server, self._keys, census)
         self._markers = Markers(server, self._keys, self._promises_durable_markers)
         self._capabilities: frozenset[Capability] | None = None
+        self._asked_at = 0
 
     @classmethod
     def open(cls, url: StoreUrl, settings: StoreSettings) -> RedisBackend:
@@ -83,20 +84,22 @@ class RedisBackend(Backend):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        """Return what these servers guarantee; asks one until it has answered once."""
-        if self._capabilities is not None:
+        """Return what these servers guarantee, all of them; asks until they have answered, and when they change."""
+        changes = self._server.changes
+        if self._capabilities is not None and self._asked_at == changes:
             return self._capabilities
         try:
-            info = facts.read(self._server)
+            found = facts.read(self._server)
         except BackendUnavailable:
             # Unreachable now: promise less, and ask again the next time.
             return _ALWAYS
-        self._capabilities = _ALWAYS
-        if facts.durable(info):
-            self._capabilities |= {Capability.DURABLE_MARKERS}
+        capabilities = _ALWAYS
+        if all(map(facts.durable, found)):
+            capabilities |= {Capability.DURABLE_MARKERS}
         if self._census.on:
-            self._capabilities |= {Capability.FAILOVER}
-        return self._capabilities
+            capabilities |= {Capability.FAILOVER}
+        self._capabilities, self._asked_at = capabilities, changes
+        return capabilities
 
     def _promises_durable_markers(self) -> bool:
         return Capability.DURABLE_MARKERS in self.capabilities
@@ -192,7 +195,7 @@ class RedisBackend(Backend):
     def describe(self) -> dict[str, str]:
         """Return kind, address, version, role, persistence, eviction policy; without INFO the latter are unknown."""
         known = {"kind": "redis", "address": str(self._server.url)}
-        return known | facts.described(facts.read(self._server))
+        return known | facts.described(facts.read(self._server)[0])
 
     def doctor(self) -> list[Finding]:
         """Return which settings of the servers and of the URL break a promise.

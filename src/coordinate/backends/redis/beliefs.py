@@ -7,8 +7,22 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinate.backends.redis.node import Call
     from coordinate.types import Grant, Owner
+
+
+class Proof:
+    """The last confirmation of one lease, or of all that one request has renewed.
+
+    Args:
+        incarnation: of the server that confirmed it.
+        sent: when, on the local clock, the request was sent.
+    """
+
+    __slots__ = ("incarnation", "sent")
+
+    def __init__(self, incarnation: bytes, sent: float) -> None:
+        self.incarnation = incarnation
+        self.sent = sent
 
 
 class Belief:
@@ -17,19 +31,22 @@ class Belief:
     Args:
         token: of the grant; one owner may have had another one before.
         owner: who holds it.
-        renewal: the call that renews it, put together once.
-        incarnation: of the server that confirmed it last.
-        until: instant, on the local clock, until which the holder believes in it.
+        ttl: of the grant.
+        proof: that it was ours.
     """
 
-    __slots__ = ("incarnation", "owner", "renewal", "token", "until")
+    __slots__ = ("owner", "proof", "token", "ttl")
 
-    def __init__(self, token: int, owner: Owner, renewal: Call, incarnation: bytes, until: float) -> None:
+    def __init__(self, token: int, owner: Owner, ttl: float, proof: Proof) -> None:
         self.token = token
         self.owner = owner
-        self.renewal = renewal
-        self.incarnation = incarnation
-        self.until = until
+        self.ttl = ttl
+        self.proof = proof
+
+    @property
+    def until(self) -> float:
+        """Return the instant, on the local clock, until which the holder believes in it."""
+        return self.proof.sent + self.ttl
 
 
 class Beliefs:

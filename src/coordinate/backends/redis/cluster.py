@@ -105,22 +105,27 @@ class Cluster(Topology):
         """
         return tuple(tag_in(slot) for slot in self._map.edges(node.identity)) if self._map is not None else ()
 
-    def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
-        """Yield one conversation for each server, of calls that each take keys of one slot; the troubled last."""
+    def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
+        """Return which keys one call of a script may name together: those of one slot."""
+        by_slot: dict[int, list[int]] = {}
+        for index, key in enumerate(keys):
+            by_slot.setdefault(slot_of(key), []).append(index)
+        return [
+            indexes[start : start + BATCH] for indexes in by_slot.values() for start in range(0, len(indexes), BATCH)
+        ]
+
+    def plan(self, keys: Sequence[bytes]) -> Iterator[list[int]]:
+        """Yield one conversation for each server; the troubled last."""
         find: Callable[[int], Range | None]
         try:
             find = self._slots().find
         except DRIVER_ERRORS:
             # The first request says it: all of them fail, once.
             find = _nobody
-        by_slot: dict[int, list[int]] = {}
+        by_server: dict[Host | None, list[int]] = {}
         for index, key in enumerate(keys):
-            by_slot.setdefault(slot_of(key), []).append(index)
-        by_server: dict[Host | None, list[list[int]]] = {}
-        for slot, indexes in by_slot.items():
-            owner = find(slot)
-            calls = by_server.setdefault(Host(owner.host, owner.port) if owner is not None else None, [])
-            calls += [indexes[start : start + BATCH] for start in range(0, len(indexes), BATCH)]
+            owner = find(slot_of(key))
+            by_server.setdefault(Host(owner.host, owner.port) if owner is not None else None, []).append(index)
         # Who has failed comes last: if it hangs, the others' leases are renewed by then.
         ranks = {host: rank for rank, host in enumerate(self._sources)}
         for host in sorted(by_server, key=lambda host: ranks.get(host, len(ranks)) if host else len(ranks)):

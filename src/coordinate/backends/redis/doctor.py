@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
-from coordinate.backends.redis.failures import DRIVER_ERRORS, failure
 from coordinate.types import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from coordinate.backends.redis.node import Line, Node
+    from coordinate.backends.redis.node import Line
     from coordinate.backends.redis.options import Options
     from coordinate.backends.redis.topology import Topology
     from coordinate.backends.redis.wires import Reply
@@ -59,31 +58,23 @@ def examine(server: Topology) -> list[Finding]:
     """
     what = "examining the settings"
     findings = _of_options(server.options) + server.findings()
-    for node in server.converse(what, b"", lambda _: server.nodes()):
-        try:
-            sight = look(node, in_cluster="cluster" in server.url.scheme)
-        except DRIVER_ERRORS as error:
-            server.learn(node, error)
-            raise failure(what, server.url, error) from error
+    in_cluster = "cluster" in server.url.scheme
+    for sight in server.everywhere(what, lambda line: look(line, in_cluster=in_cluster)):
         findings += judge(sight, server.options)
     return findings
 
 
-def look(node: Node, *, in_cluster: bool) -> Sight:
+def look(line: Line, *, in_cluster: bool) -> Sight:
     """Ask one server for all that the rules need.
 
     Raises:
         redis.RedisError, OSError: no answer.
     """
-    line = node.take()
-    try:
-        info = _fields(_permitted(line, b"INFO"))
-        settings = [_permitted(line, b"CONFIG", b"GET", pattern) for pattern in _SETTINGS]
-        clustered = info is not None and info.get("cluster_enabled") == "1"
-        cluster = _fields(_permitted(line, b"CLUSTER", b"INFO")) if clustered else None
-        return Sight(node.address.place, info, _pairs(settings), cluster or {}, _clock(line), in_cluster)
-    finally:
-        node.put(line)
+    info = _fields(_permitted(line, b"INFO"))
+    settings = [_permitted(line, b"CONFIG", b"GET", pattern) for pattern in _SETTINGS]
+    clustered = info is not None and info.get("cluster_enabled") == "1"
+    cluster = _fields(_permitted(line, b"CLUSTER", b"INFO")) if clustered else None
+    return Sight(line.node.address.place, info, _pairs(settings), cluster or {}, _clock(line), in_cluster)
 
 
 def judge(sight: Sight, options: Options) -> list[Finding]:

@@ -4,36 +4,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from redis.exceptions import NoPermissionError
-
-from coordinate.errors import BackendUnavailable
+from redis.exceptions import NoPermissionError, ResponseError
 
 if TYPE_CHECKING:
+    from coordinate.backends.redis.node import Line
     from coordinate.backends.redis.topology import Topology
 
 _ASK = "asking for the server's facts"
 
 
-def read(server: Topology) -> dict[str, str]:
-    """Return the fields of INFO, and of the settings for the append-only file; none of those that are forbidden.
+def read(server: Topology) -> list[dict[str, str]]:
+    """Return of each primary the fields of INFO, and of the settings for the append-only file; none that are forbidden.
 
     Raises:
-        BackendUnavailable: no answer.
+        BackendUnavailable: no answer of one of them.
     """
+    return server.everywhere(_ASK, _read)
+
+
+def _read(line: Line) -> dict[str, str]:
     try:
-        text = cast(bytes, server.ask(_ASK, b"INFO")).decode(errors="replace")
-    except BackendUnavailable as error:
-        if not isinstance(error.__cause__, NoPermissionError) and "unknown command" not in str(error.__cause__):
+        text = cast(bytes, line.ask(b"INFO")).decode(errors="replace")
+    except ResponseError as error:
+        if not isinstance(error, NoPermissionError) and "unknown command" not in str(error):
             raise
         text = ""
-    pairs = (line.partition(":") for line in text.splitlines() if not line.startswith("#"))
-    return {key: value for key, colon, value in pairs if colon} | _settings(server)
+    pairs = (each.partition(":") for each in text.splitlines() if not each.startswith("#"))
+    return {key: value for key, colon, value in pairs if colon} | _settings(line)
 
 
-def _settings(server: Topology) -> dict[str, str]:
+def _settings(line: Line) -> dict[str, str]:
     try:
-        reply = server.ask(_ASK, b"CONFIG", b"GET", b"*appendfsync*")
-    except BackendUnavailable:
+        reply = line.ask(b"CONFIG", b"GET", b"*appendfsync*")
+    except ResponseError:
         # Hosted servers forbid CONFIG: then the setting is unknown, and nothing may be promised on it.
         return {}
     words = [word.decode(errors="replace") for word in cast("list[bytes]", reply)]

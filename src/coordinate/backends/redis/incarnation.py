@@ -87,13 +87,17 @@ class Census:
         """
         if not line.known.alone:
             return
-        for key in line.known.alone:
-            # WAIT is about this connection's own writes.
-            line.ask(b"HSET", key, b"alone", b"1")
+        # WAIT is about this connection's own writes.
+        written = [key for key in line.known.alone if _sent(line, b"HSET", key, b"alone", b"1")]
+        if not written:
+            # Their slots are just leaving this server, which knows them again by their new place in the next greeting.
+            line.known = line.known._replace(alone=())
+            line.doubted = True
+            return
         # Less than the socket's own timeout: a replica that hangs must not look like a primary that does.
         line.confirm(line.known.replicas, min(_RECORD_PATIENCE, (line.wire.socket_timeout or math.inf) / 2))
-        for key in line.known.alone:
-            line.ask(b"HDEL", key, b"alone")
+        for key in written:
+            _sent(line, b"HDEL", key, b"alone")
         line.known = line.known._replace(alone=())
 
     def greeter(self, tags_of: Callable[[Node], Sequence[str]]) -> Callable[[Line], Known]:
@@ -158,6 +162,17 @@ class Census:
 
 def _note(key: bytes, answer: Reply) -> _Note:
     return _Note(key, *cast("tuple[bytes, bytes, int, int, int]", answer))
+
+
+def _sent(line: Line, command: bytes, key: bytes, *words: bytes) -> bool:
+    """Write to a record; False where its slot is just moving away: nobody may follow it with another key's request."""
+    try:
+        line.ask(command, key, *words)
+    except AskError as error:
+        if isinstance(error, MovedError):
+            raise
+        return False
+    return True
 
 
 def _lag(line: Line) -> int:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from coordinate import _wire
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis import scripts
-from coordinate.backends.redis.beliefs import Belief, Beliefs
+from coordinate.backends.redis.beliefs import Belief, Beliefs, Proof
 from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.node import call
+from coordinate.backends.redis.rounds import Round, Rounds
 from coordinate.errors import BackendUnavailable, CoordinateError, CorruptRecord
 from coordinate.types import (
     AcquireAnswer,
@@ -22,7 +23,6 @@ from coordinate.types import (
     Owner,
     Quarantined,
     RenewAnswer,
-    Renewed,
     Unknown,
 )
 
@@ -62,6 +62,7 @@ class Leases:
         self._keys = keys
         self._census = census
         self._beliefs = Beliefs(SYSTEM.now)
+        self._rounds = Rounds(self._prepared)
 
     def acquire(self, name: str, owner: Owner, ttl: float, asking: Asking) -> AcquireAnswer:
         """Grant, or say why not."""
@@ -93,9 +94,7 @@ class Leases:
         if isinstance(reply, bytes):
             token, _, granted = reply.partition(b" ")
             grant = Grant(name, int(token), owner.nonce, int(granted) / 1000)
-            self._beliefs.note(
-                owner.nonce, Belief(grant.token, owner, self._renewal(grant), incarnation, sent + grant.ttl)
-            )
+            self._beliefs.note(owner.nonce, Belief(grant.token, owner, grant.ttl, Proof(incarnation, sent)))
             return Granted(grant)
         return _refusal(name, cast("list[Reply]", reply))
 
@@ -117,47 +116,37 @@ class Leases:
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Extend leases, many in one request; restore those that a server lost with its memory."""
         sent = SYSTEM.now()
-        calls = [self._call(grant) for grant in grants]
-        answers = self._answers("renew", scripts.RENEW, grants, calls, sent)
-        vanished = [index for index, answer in enumerate(answers) if answer == _VANISHED]
-        if vanished:
-            self._restore(grants, vanished, answers)
+        answers = self._answers("renew", scripts.RENEW, self._rounds.find(grants), sent)
+        if _VANISHED in answers:
+            self._restore(grants, [index for index, answer in enumerate(answers) if answer == _VANISHED], answers)
         return answers
 
-    def _call(self, grant: Grant) -> Call:
-        belief = self._beliefs.find(grant)
-        return self._renewal(grant) if belief is None else belief.renewal
+    def _prepared(self, grants: Sequence[Grant]) -> Round:
+        """Return the requests that renew leases."""
+        return self._round(grants, [self._renewal(grant) for grant in grants])
+
+    def _round(self, grants: Sequence[Grant], calls: Sequence[Call]) -> Round:
+        return Round(grants, self._server.bundles(calls), [self._beliefs.find(grant) for grant in grants])
 
     def _renewal(self, grant: Grant) -> Call:
         keys = self._keys.lease(grant.name)
         return call((keys.lease, keys.token), grant.nonce.encode(), b"%d" % grant.token)
 
-    def _answers(
-        self, what: str, script: Script, grants: Sequence[Grant], calls: Sequence[Call], sent: float
-    ) -> list[RenewAnswer]:
+    def _answers(self, what: str, script: Script, asked: Round, sent: float) -> list[RenewAnswer]:
         """Return what a script that speaks only of exceptions means for each grant."""
-        answers: list[RenewAnswer] = [Unknown()] * len(grants)
-        for indexes, reply, known in self._server.run_many(what, script, calls, self._confirm):
+        answers: list[RenewAnswer] = list(asked.renewed)
+        for number, reply, known in self._server.run_bundles(what, script, asked.bundles, self._confirm):
+            indexes = asked.bundles[number].indexes
             if isinstance(reply, CoordinateError) or known is None:
                 unknown = Unknown(str(reply))
                 for index in indexes:
                     answers[index] = unknown
                 continue
-            exceptions = dict(cast("list[tuple[int, Reply]]", reply))
-            for position, index in enumerate(indexes, 1):
-                grant = grants[index]
-                if position in exceptions:
-                    answers[index] = _exception(exceptions[position])
-                else:
-                    answers[index] = Renewed(grant.ttl)
-                    self._believe(grant, known.incarnation, sent)
+            exceptions = {indexes[position - 1]: said for position, said in cast("list[tuple[int, Reply]]", reply)}
+            for index, said in exceptions.items():
+                answers[index] = _exception(said)
+            asked.prove(number, Proof(known.incarnation, sent), exceptions)
         return answers
-
-    def _believe(self, grant: Grant, incarnation: bytes, sent: float) -> None:
-        belief = self._beliefs.find(grant)
-        if belief is not None:
-            belief.incarnation = incarnation
-            belief.until = sent + grant.ttl
 
     def _restore(self, grants: Sequence[Grant], vanished: Sequence[int], answers: list[RenewAnswer]) -> None:
         """Restore what has vanished with a server's memory: its holder's time is not over, nobody came after it."""
@@ -173,9 +162,8 @@ class Leases:
                 calls[index] = assertion
         sent = SYSTEM.now()
         asked = [grants[index] for index in calls]
-        for index, answer in zip(
-            calls, self._answers("re-assert", scripts.REASSERT, asked, list(calls.values()), sent), strict=True
-        ):
+        restored = self._answers("re-assert", scripts.REASSERT, self._round(asked, list(calls.values())), sent)
+        for index, answer in zip(calls, restored, strict=True):
             answers[index] = answer
         for index in vanished:
             if isinstance(answers[index], Gone):
@@ -188,12 +176,12 @@ class Leases:
             BackendUnavailable: the server did not say who it is.
         """
         belief = self._beliefs.find(grant)
-        if belief is None or not belief.incarnation or belief.until <= SYSTEM.now():
+        if belief is None or not belief.proof.incarnation or belief.until <= SYSTEM.now():
             return None
         keys = self._keys.lease(grant.name)
         # Asked anew: what the connection said when it was opened may be older than the loss.
         known = self._server.converse("re-assert", keys.lease, lambda line: line.node.ask_who(line))
-        if known.incarnation == belief.incarnation:
+        if known.incarnation == belief.proof.incarnation:
             # The same life of the server: somebody deleted it, or it expired.
             return None
         args = (b"%d" % grant.token, b"%d" % round(grant.ttl * 1000), _wire.encode(belief.owner), b"%d" % known.until)
@@ -228,10 +216,11 @@ class Leases:
         """Return who holds leases."""
         records: list[LeaseRecord | None] = [None] * len(names)
         calls = [call((self._keys.lease(name).lease,)) for name in names]
-        for indexes, reply, _ in self._server.run_many("reading leases", scripts.READ, calls):
+        bundles = self._server.bundles(calls)
+        for number, reply, _ in self._server.run_bundles("reading leases", scripts.READ, bundles):
             if isinstance(reply, CoordinateError):
                 raise reply
-            for index, held in zip(indexes, reply, strict=True):
+            for index, held in zip(bundles[number].indexes, reply, strict=True):
                 records[index] = None if held is None else _record(names[index], held)
         return records
 

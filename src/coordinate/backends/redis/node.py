@@ -64,6 +64,18 @@ class Call(NamedTuple):
     args: Words
 
 
+class Bundle(NamedTuple):
+    """Calls that are made in one.
+
+    Args:
+        indexes: of the calls among all that were bundled.
+        call: all of them.
+    """
+
+    indexes: Sequence[int]
+    call: Call
+
+
 def call(keys: Sequence[bytes], *args: bytes) -> Call:
     """Return a call of a script with at least one key."""
     return Call(keys[0], words(*keys), words(*args))

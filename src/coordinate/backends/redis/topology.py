@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from redis.exceptions import ReadOnlyError, ResponseError
 
 from coordinate.backends.redis.failures import DRIVER_ERRORS, NotReplicated, failure
-from coordinate.backends.redis.node import joined
+from coordinate.backends.redis.node import Bundle, joined
 from coordinate.errors import BackendUnavailable, CoordinateError
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Topology(ABC):
     def __init__(self, url: StoreUrl, options: Options) -> None:
         self.url = url
         self.options = options
+        self.changes = 0
+        """How often the servers have changed: what was asked of them before may be wrong now."""
         self._watches: weakref.WeakSet[RedisWatch] = weakref.WeakSet()
 
     @property
@@ -94,13 +96,17 @@ class Topology(ABC):
         """Return another server that takes this one request, although the key is not its own yet."""
         return None
 
-    def plan(self, keys: Sequence[bytes]) -> Iterator[list[list[int]]]:
-        """Yield one conversation after another, each a list of calls, each the indexes of keys it may hold together.
+    def groups(self, keys: Sequence[bytes]) -> list[Sequence[int]]:
+        """Return which keys one call of a script may name together, by their indexes; a single server takes any."""
+        return [range(start, min(start + BATCH, len(keys))) for start in range(0, len(keys), BATCH)]
 
-        A single server takes any keys together, so one conversation is enough: it fails as a whole, after one timeout.
+    def plan(self, keys: Sequence[bytes]) -> Iterator[Sequence[int]]:
+        """Yield one conversation after another, each the indexes of calls, of which one key is given.
+
+        A single server gets all of them in one conversation: it fails as a whole, after one timeout.
         """
         if keys:
-            yield [list(range(start, min(start + BATCH, len(keys)))) for start in range(0, len(keys), BATCH)]
+            yield range(len(keys))
 
     # Talking
 
@@ -141,27 +147,33 @@ class Topology(ABC):
         """Return the reply to a plain command that any primary can answer."""
         return self.converse(what, b"", lambda line: line.ask(*words))
 
-    def run_many(
-        self, what: str, script: Script, items: Sequence[Call], afterwards: Callable[[Line], object] | None = None
-    ) -> Iterator[tuple[list[int], list[Reply] | CoordinateError, Known | None]]:
-        """Yield, for indexes of items, the script's reply (or why there is none) and what their server is known for.
+    def bundles(self, items: Sequence[Call]) -> list[Bundle]:
+        """Return calls put together into fewer; good for as long as the calls are."""
+        groups = self.groups([item.place for item in items])
+        return [Bundle(group, joined([items[index] for index in group])) for group in groups]
+
+    def run_bundles(
+        self, what: str, script: Script, bundles: Sequence[Bundle], afterwards: Callable[[Line], object] | None = None
+    ) -> Iterator[tuple[int, list[Reply] | CoordinateError, Known | None]]:
+        """Yield, for the index of each bundle, the reply (or why there is none) and what its server is known for.
 
         ``afterwards`` is called on each connection when its replies are read.
         """
-        for groups in self.plan([item.place for item in items]):
-            calls = [joined([items[index] for index in group]) for group in groups]
+        for numbers in self.plan([bundle.call.place for bundle in bundles]):
+            calls = [bundles[number].call for number in numbers]
             try:
                 answers, known = self._converse_all(what, script, calls, afterwards)
             except CoordinateError as error:
-                yield [index for group in groups for index in group], error, None
+                for number in numbers:
+                    yield number, error, None
                 continue
-            for group, each, answer in zip(groups, calls, answers, strict=True):
+            for number, each, answer in zip(numbers, calls, answers, strict=True):
                 if not isinstance(answer, ResponseError):
-                    yield group, cast("list[Reply]", answer), known
+                    yield number, cast("list[Reply]", answer), known
                 elif self.learn(None, answer):
-                    yield group, *self._followed(what, script, each, afterwards)
+                    yield number, *self._followed(what, script, each, afterwards)
                 else:
-                    yield group, failure(what, self.url, answer), known
+                    yield number, failure(what, self.url, answer), known
 
     def _followed(
         self, what: str, script: Script, refused: Call, afterwards: Callable[[Line], object] | None
@@ -193,31 +205,32 @@ class Topology(ABC):
 
         return self.converse(what, calls[0].place, talk)
 
+    def everywhere(self, what: str, talk: Callable[[Line], T]) -> list[T]:
+        """Return what ``talk`` returns on a connection to each primary; all anew where one turns out to be none.
+
+        Raises:
+            BackendUnavailable: no usable answer of one of them.
+        """
+        for hop in range(_HOPS):
+            node = None
+            answers: list[T] = []
+            try:
+                for node in self.converse(what, b"", lambda _: self.nodes()):
+                    line = node.take()
+                    try:
+                        answers.append(talk(line))
+                    finally:
+                        node.put(line)
+            except DRIVER_ERRORS as error:
+                if not self.learn(node, error) or hop == _HOPS - 1:
+                    raise failure(what, self.url, error) from error
+            else:
+                return answers
+        raise AssertionError  # pragma: no cover -- the last hop returns or raises
+
     def scan(self, what: str, pattern: bytes) -> set[bytes]:
         """Return the keys that fit a glob, of all primaries, in many short requests."""
-        found: set[bytes] = set()
-        for node in self.converse(what, b"", lambda _: self.nodes()):
-            found |= self._scan(what, node, pattern)
-        return found
-
-    def _scan(self, what: str, node: Node, pattern: bytes) -> set[bytes]:
-        found: set[bytes] = set()
-        cursor = b"0"
-        while True:
-            words = (b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _PAGE)
-            try:
-                line = node.take()
-                try:
-                    reply = line.ask(*words)
-                finally:
-                    node.put(line)
-            except DRIVER_ERRORS as error:
-                self.learn(node, error)
-                raise failure(what, self.url, error) from error
-            cursor, page = cast("tuple[bytes, list[bytes]]", reply)
-            found.update(page)
-            if cursor == b"0":
-                return found
+        return set().union(*self.everywhere(what, lambda line: _scan(line, pattern)))
 
     # Waiting channels
 
@@ -227,5 +240,17 @@ class Topology(ABC):
 
     def moved(self) -> None:
         """Break all waiting channels, after the servers have changed: their owners open new ones."""
+        self.changes += 1
         for watch in list(self._watches):
             watch.sever()
+
+
+def _scan(line: Line, pattern: bytes) -> set[bytes]:
+    found: set[bytes] = set()
+    cursor = b"0"
+    while True:
+        reply = line.ask(b"SCAN", cursor, b"MATCH", pattern, b"COUNT", b"%d" % _PAGE)
+        cursor, page = cast("tuple[bytes, list[bytes]]", reply)
+        found.update(page)
+        if cursor == b"0":
+            return found

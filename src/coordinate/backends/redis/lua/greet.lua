@@ -19,9 +19,13 @@ if ARGV[1] == 'off' then
   return {incarnation, '0', replicas, 0, 0}
 end
 
+local mine = tonumber(ARGV[2])
 local seen = redis.call('HMGET', KEYS[1], 'incarnation', 'until', 'longest', 'server', 'alone')
 local longest, ended = tonumber(seen[3]) or 0, tonumber(seen[2]) or 0
-local mine = tonumber(ARGV[2])
+if ARGV[1] == 'strict' and not seen[1] and mine == 0 then
+  -- Who has asked for no lease yet knows no length to wait for, and must not note one: it is for the first who does.
+  return {incarnation, '0', replicas, 0, 0}
+end
 local alone = replicas > 0 and (seen[5] or not seen[1] or longest < mine)
 if seen[1] == incarnation and longest >= mine then
   return {incarnation, seen[2], replicas, 0, seen[5] and replicas > 0 and 1 or 0}

@@ -1,0 +1,1 @@
+"""Benchmarks of ``file://``: hand-over, uncontended pairs, takeover, idle cost, markers and many leases."""
