@@ -18,6 +18,9 @@ the program ends when the revision is ready. All settings come from the environm
            and no other one was at work for WAIT_TIMEOUT; or its APPS names what the image does not have
 82         there is no site and SKIP_INIT=1 forbids this replica to create it; the others are not concerned
 83         what an earlier attempt left running (a lock, a database session) does not end
+84         the database is ahead of this image, or cannot be compared with it (ALLOW_DOWNGRADE)
+85         IMAGE_REV was used for another schema, and REVISION_REUSE=refuse
+86         the site would have to be migrated, and UPGRADE_MODE=refuse
 124        not ready within BOOT_TIMEOUT although somebody leads
 126, 127   COMMAND cannot be executed, was not found
 128 + n    stopped by signal n

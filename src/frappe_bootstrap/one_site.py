@@ -78,6 +78,12 @@ class Site:
         undone = [record for record in found if record is None or record.state is not MarkerState.DONE]
         return not undone, next(filter(None, undone), None)
 
+    def is_of_this_schema(self) -> bool:
+        """Return whether what is recorded was done by an image with our schema, not by another one of that name."""
+        view = self.markers.view()
+        found = {step: view.find(step.name, self.plan.revision) for step in self.plan.steps}
+        return all(record is not None and record.fingerprint == step.fingerprint for step, record in found.items())
+
     def is_free(self) -> bool:
         """Return whether nobody holds the site's lease at this instant."""
         return self._coordinator.lease(self.work.scope).holder() is None
