@@ -11,6 +11,7 @@ import pytest
 from frappe_bootstrap import revisions
 from frappe_bootstrap.revisions import Image, Order
 from tests.frappe.conftest import LIMIT, Fleet
+from tests.frappe.test_unwilling import read_until
 from tests.standin.fleet import Gate, make_bench
 
 if TYPE_CHECKING:
@@ -99,7 +100,10 @@ def test_an_image_that_cannot_be_compared_is_refused_with_both_lists(fleet: Flee
 
 
 def test_who_restarts_with_the_older_image_during_a_migration_refuses(fleet: Fleet, tmp_path: Path) -> None:
-    """Point 14: `migrating N` is there before the first effect, and after a kill -9; a newer one takes over."""
+    """Point 14: `migrating N` is there before the first effect, and after a kill -9; a newer one takes over.
+
+    Hazards 18 and 22: whatever its revision, and however long a step takes, it does not begin before.
+    """
     assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
     folder = tmp_path / "gate"
     folder.mkdir()
@@ -109,11 +113,15 @@ def test_who_restarts_with_the_older_image_during_a_migration_refuses(fleet: Fle
     assert rows(fleet)["migrating"]["revision"] == "b"
     code, _, err = use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")
     assert (code, "is being migrated to revision b" in err) == (84, True), err
+    before = fleet.commands()
+    newest = use_image(fleet, NEWEST).start("echo", "serving", IMAGE_REV="c", STEP_STALE_SECS="0.01")
+    read_until(newest, "waiting; last known leader")
+    assert use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")[0] == 84
+    assert fleet.commands() == before
     leader.kill()
     leader.communicate(timeout=LIMIT)
-    assert use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")[0] == 84
-    code, _, err = use_image(fleet, NEWEST).run("echo", "serving", IMAGE_REV="c")
-    assert code == 0, err
+    _, err = newest.communicate(timeout=LIMIT)
+    assert newest.returncode == 0, err
     assert (rows(fleet)["revision"]["revision"], "migrating" in rows(fleet)) == ("c", False)
 
 

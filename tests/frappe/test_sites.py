@@ -76,7 +76,7 @@ def test_three_sites_are_made_once_each_and_the_mirrors_come_last(fleet: Fleet) 
 
 
 def test_a_site_added_later_runs_alone_and_a_removed_one_is_not_touched(fleet: Fleet) -> None:
-    """Nothing of the others is run again, nothing of the removed one is looked at."""
+    """Nothing of the others is run again (hazard 24), nothing of the removed one is looked at."""
     assert fleet.run(SITE="s1")[0] == 0
     before = fleet.commands()
     code, _, err = fleet.run(**THREE)
