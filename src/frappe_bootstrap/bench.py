@@ -137,6 +137,7 @@ class Bench:
         context: StepContext,
         *argv: str,
         secrets: Sequence[str] = (),
+        creation: Creation | None = None,
         on_line: Callable[[str], object] | None = None,
     ) -> str:
         """Run a framework command under the lease; return its last lines of output.
@@ -148,7 +149,8 @@ class Bench:
         """
         name = " ".join(word for word in argv[:4] if not word.startswith("--db") and word not in secrets)
         hidden = sorted({*self._settings.secrets, *secrets})
-        with _Channel({"job": "bench", "argv": list(argv), "secrets": hidden}) as channel:
+        request = {"job": "bench", "argv": list(argv), "secrets": hidden, "creation": msgspec.to_builtins(creation)}
+        with _Channel(request) as channel:
 
             def line(text: str) -> None:
                 """Look for sessions with each line: the shim prints one after it has announced a session."""

@@ -117,6 +117,31 @@ def read(path: Path) -> dict[str, object]:
         time.sleep(_PAUSE)
 
 
+def read_or_empty(path: Path) -> dict[str, object]:
+    """Return the content of a config file; a damaged one is empty."""
+    try:
+        return read(path)
+    except (CommandFailed, OSError):
+        return {}
+
+
+def set_aside(path: Path, mark: str) -> None:
+    """Move a damaged config file out of the way of a new one; a usable one stays."""
+    values = read_or_empty(path)
+    if path.exists() and not (values.get("db_name") and values.get("db_password")):
+        path.rename(path.with_name(f"damaged-{mark[:8]}-{path.name}"))
+
+
+def set_aside_site(path: Path, mark: str) -> None:
+    """Move a half-made site's folder, given by its config file, to where it is no site any more."""
+    if path.exists():
+        path.rename(path.with_name(f"half-made-{path.name}"))
+    if path.parent.exists():
+        path.parent.rename(
+            path.parent.with_name(f".half-made-{path.parent.name[:100]}-{mark[:8]}-{os.urandom(4).hex()}")
+        )
+
+
 def common_keys(settings: Settings) -> dict[str, object]:
     """Return what the common config file has to say."""
     return {
@@ -135,9 +160,9 @@ def write_common(settings: Settings) -> bool:
     return merge(path, lock, common_keys(settings), {"default_site": settings.names[0]})
 
 
-def write_site(settings: Settings, defaults: Mapping[str, object]) -> bool:
-    """Add keys to the site's config file if they are absent, under the framework's own lock."""
-    return edit_site(settings, lambda before: {**defaults, **before})
+def write_site(settings: Settings, defaults: Mapping[str, object], changes: Mapping[str, object] | None = None) -> bool:
+    """Add keys to the site's config file if they are absent, and set others, under the framework's own lock."""
+    return edit_site(settings, lambda before: {**defaults, **before, **(changes or {})})
 
 
 def edit_site(settings: Settings, change: Change) -> bool:

@@ -25,6 +25,8 @@ class Creation(msgspec.Struct, frozen=True):
     database: str
     token: int = 0
     at: float = 0.0
+    done: bool = False
+    """Whether the creation has ended: a finished site is never filled again."""
 
 
 class Revision(msgspec.Struct, frozen=True):

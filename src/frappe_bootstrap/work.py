@@ -13,10 +13,12 @@ from frappe_bootstrap.inspection import Kind, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from coordinate.steps import StepContext
     from coordinate.types import MarkerRecord
     from frappe_bootstrap.bench import Bench
+    from frappe_bootstrap.record import Creation
     from frappe_bootstrap.settings import Settings
 
 LOCKS_TIMEOUT = 30.0
@@ -87,11 +89,25 @@ class Work:
         context.note(sessions="", **notes)
         return notes
 
-    def command(self, context: StepContext, *argv: str, private: tuple[str, ...] = ()) -> None:
-        """Run a bench command under the lease; ``private``: further words that its output may not show."""
+    @property
+    def site_config(self) -> Path:
+        """Return the path of the site's config file."""
+        return self.settings.sites / self.settings.site / "site_config.json"
+
+    def command(
+        self, context: StepContext, *argv: str, private: tuple[str, ...] = (), creation: Creation | None = None
+    ) -> None:
+        """Run a bench command under the lease.
+
+        Args:
+            context: of the step.
+            argv: the command.
+            private: further words that its output may not show.
+            creation: what is written into the database that the command makes.
+        """
         step = context.record.step
         context.lease.check()
-        self.bench.run(context, *argv, secrets=private, on_line=lambda text: self.log(step, text))
+        self.bench.run(context, *argv, secrets=private, creation=creation, on_line=lambda text: self.log(step, text))
 
     def for_site(self, context: StepContext, *argv: str) -> None:
         """Run a bench command for this site."""

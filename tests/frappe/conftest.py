@@ -49,12 +49,16 @@ class Fleet:
         settings = {"STANDIN_DB_DIR": self.environ["STANDIN_DB_DIR"], "STANDIN_SCALE": "0"}
         return Bench(self.benches[0], settings, root={"user": "root", "password": self.canaries["DB_ROOT_PASS"]})
 
+    def add(self) -> None:
+        """Make the bench of one more replica."""
+        path = self.root / f"bench-{len(self.benches)}"
+        self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
+
     def start(self, *command: str, program: str = "", **environ: str) -> subprocess.Popen[str]:
         """Start one more replica; ``program``: Python that becomes the bootstrap."""
         number = len(self.running)
         if number >= len(self.benches):
-            path = self.root / f"bench-{number}"
-            self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
+            self.add()
         child = subprocess.Popen(
             [sys.executable, *(["-c", program] if program else ["-m", "frappe_bootstrap.cli"]), *command],
             env={**self.environ, "BENCH_DIR": str(self.benches[number]), **environ},

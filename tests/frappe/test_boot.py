@@ -153,14 +153,16 @@ def test_a_record_that_the_database_contradicts_is_not_believed(fleet: Fleet) ->
     assert "recorded as done" in err
 
 
-def test_a_half_made_site_is_refused_by_the_whole_fleet(fleet: Fleet) -> None:
-    """Repair is a decision; the reason is in the log, and the site is left as it was."""
-    replicas = [fleet.start("echo", "serving", STANDIN_DIE="new-site:doctypes@36") for _ in range(3)]
+def test_a_half_made_site_of_somebody_else_is_refused_by_the_whole_fleet(fleet: Fleet) -> None:
+    """Hazard 3: repair is a decision; the log has the reason and the command, and the site is left as it was."""
+    (fleet.sites / "s1").mkdir(parents=True)
+    replicas = [fleet.start("echo", "serving") for _ in range(3)]
     for child in replicas:
         out, err = child.communicate(timeout=LIMIT)
         assert (child.returncode, out) == (81, ""), err
         assert "half-made" in err
-    assert fleet.commands() == {"new-site": 1}
+        assert "frappe-bootstrap repair s1" in err
+    assert fleet.commands() == {}
     assert fleet.record("site")["attempts"] == 1
 
 

@@ -214,6 +214,8 @@ def not_ours(record: dict[str, str], tables: set[str], nonce: str) -> str:
         made_by = json.loads(record["creation"])
     except ValueError:
         return "its record of a creation cannot be read"
+    if made_by.get("done"):
+        return f"its record says that it is the finished site {made_by.get('site')}"
     return "" if made_by.get("nonce") == nonce else f"its record says that site {made_by.get('site')} made it"
 
 
