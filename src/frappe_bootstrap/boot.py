@@ -18,6 +18,7 @@ from frappe_bootstrap.work import Work
 
 if TYPE_CHECKING:
     from coordinate import Coordinator
+    from coordinate.steps import Plan
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
@@ -66,6 +67,18 @@ def _boot_several(chosen: Settings, coordinator: Coordinator, stop: Stop, report
     if failed and (chosen.ready_policy == "all" or len(failed) == len(several)):
         raise next(iter(failed.values()))
     shared = steps.shared_plan(several[0].work, tuple(failed))._replace(redact=reporter.redact)
+    if any(site.has_forgotten for site in several):
+        _forget(shared, coordinator, chosen.boot_timeout)
     run(shared, coordinator, timeout=chosen.boot_timeout, observer=reporter.event)
     steps.Mirrors(several[0].work).restore(coordinator)
     return f"{len(several) - len(failed)} of {len(several)} sites"
+
+
+def _forget(plan: Plan, coordinator: Coordinator, timeout: float) -> None:
+    """Have a plan done again: a site has turned out not to be at the revision, or the name stands for other code."""
+    lease, markers = coordinator.lease(plan.scope), coordinator.markers(plan.scope)
+    lease.acquire(timeout)
+    with lease:
+        for step in plan.steps:
+            lease.check()
+            markers.reset(step.name, plan.revision)

@@ -38,6 +38,8 @@ class Site:
         self.name = work.settings.site
         self.plan = steps.plan(work)._replace(redact=reporter.redact)
         self.markers = coordinator.markers(work.scope)
+        self.has_forgotten = False
+        """Whether records were taken back because the database contradicts them."""
         self._coordinator = coordinator
         self._stop = stop
         self._reporter = reporter
@@ -132,7 +134,9 @@ class Site:
                 return
             text = "recorded as done, but the database says otherwise (restored, or another image of that name): again"
             self._reporter.line(text, level="WARNING")
-            steps.Mirrors.of_site(self.work).remove()
+            self.has_forgotten = True
+            for mirrors in (steps.Mirrors(self.work), steps.Mirrors.of_site(self.work)):
+                mirrors.remove()
             for step in self.plan.steps:
                 if step.name not in _KEPT:
                     lease.check()

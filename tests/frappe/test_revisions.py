@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -153,3 +154,17 @@ def test_a_restored_database_is_migrated_again_although_the_records_say_done(fle
     assert fleet.commands() - before == {"migrate": 1}
     assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
     assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_one_of_several_sites_that_was_restored_is_migrated_alone(fleet: Fleet) -> None:
+    """The others are left alone; what all share is said again at the end."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, NEW).run(**two)[0] == 0
+    with contextlib.closing(fleet.bench.connect_site()) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM __frappe_bootstrap WHERE name = 'revision'")
+    before = fleet.commands()
+    code, _, err = use_image(fleet, NEW).run(**two)
+    assert code == 0, err
+    assert fleet.commands() - before == {"migrate": 1}
+    assert (fleet.sites / ".ready_registry%2Fimage:1").exists()
+    assert rows(fleet)["revision"]["revision"] == "registry/image:1"
