@@ -219,6 +219,7 @@ class Bench:
             force: fill a database that is not proved to be ours; an operator's decision.
         """
         request = {**self._request("prepare", root=True), "fresh": fresh, "site_password": password}
+        request["rds"] = self._settings.database.rds
         return self._act_on(context, request, creation, force=force)
 
     def discard(self, context: StepContext, creation: Creation, *, force: bool) -> Acted:

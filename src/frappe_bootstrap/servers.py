@@ -27,6 +27,8 @@ class Database:
     password: str | None = field(repr=False)
     root_user: str
     root_password: str | None = field(repr=False)
+    rds: bool = False
+    """Whether the administrator may not grant everything, as on RDS."""
 
     def of(self, site: str) -> Database:
         """Return the same for another site, whose database has the default name."""
@@ -68,6 +70,7 @@ def database(reader: Reader, site: str) -> Database:
         password=password,
         root_user=root,
         root_password=reader.secret("DB_ROOT_PASS"),
+        rds=reader.flag("DB_RDS"),
     )
 
 

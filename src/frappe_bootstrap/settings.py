@@ -17,6 +17,7 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``DB_PASS``                    secret; password of a new site's database user; default: a random one
 ``DB_ROOT_USER``               default ``root`` or ``postgres``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
+``DB_RDS``                     1: the server's administrator may not grant everything (RDS); default 0
 ``ADMIN_PASS``                 secret; only needed when a site has to be created
 ``REDIS_HOST``                 required, unless both URLs below are given
 ``REDIS_PASS``                 secret; may be empty
@@ -105,6 +106,7 @@ VARIABLES = SECRETS.union(
         "DB_HOST",
         "DB_PORT",
         "DB_NAME",
+        "DB_RDS",
         "DB_ROOT_USER",
         "REDIS_HOST",
         "REDIS_CACHE_PORT",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -15,7 +16,7 @@ import pytest
 from frappe_bootstrap import record
 from frappe_bootstrap.bench import SHIM
 from frappe_bootstrap.inspection import Answer, Kind, State, classify, unreachable
-from tests.stacks.databases import HOST, ROOT_PASSWORD, Server, mariadb, postgres
+from tests.stacks.databases import HOST, ROOT_PASSWORD, Server, mariadb, postgres, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -201,3 +202,100 @@ def listing(site: Site) -> list[tuple[int, str]]:
     with site.server.connect(site.name, PASSWORD, site.name).cursor() as cursor:
         cursor.execute(found.others + found.of_user, (site.name,))
         return [(int(number), str(host)) for number, host in cursor.fetchall()]
+
+
+def prepare(site: Site, nonce: str = "n1", **words: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Make the database of a new site."""
+    creation = {**CREATION, "nonce": nonce, "database": site.name}
+    request = {"creation": creation, "site_password": PASSWORD, "fresh": False, **root(site), **words}
+    sessions, answer = site.ask("prepare", **request)
+    assert sessions
+    return answer
+
+
+@pytest.fixture
+def unmade(server: Server, tmp_path: Path) -> Site:
+    """Return a site without a database."""
+    return Site(tmp_path, server)
+
+
+def test_a_database_is_made_once_and_only_its_own_creation_goes_on_with_it(unmade: Site) -> None:
+    """Hazards 1, 2: a fresh one never where something is; again by the same nonce, no other one, not when done."""
+    assert prepare(unmade, fresh=True) == {"ok": True}
+    state = unmade.state()
+    assert (state.kind, state.record.creation) == (
+        Kind.HALF_MADE,
+        record.Creation("n1", "s1", unmade.name, 3, 1.0),
+    )
+    unmade.sql("CREATE TABLE half (name VARCHAR(10))")
+    assert "appeared in this moment" in prepare(unmade, fresh=True)["foreign"]
+    unmade.server.connect(unmade.name, PASSWORD, unmade.name)
+    assert prepare(unmade, site_password="other-canary") == {"ok": True}
+    unmade.configure(db_password="other-canary")
+    assert unmade.state().kind is Kind.HALF_MADE
+    assert "made it" in prepare(unmade, nonce="n2")["foreign"]
+    assert unmade.write("creation", {**CREATION, "done": True}, 9)["ok"]
+    assert "finished site s1" in prepare(unmade)["foreign"]
+    assert unmade.state().kind is Kind.HALF_MADE
+
+
+def test_an_administrator_who_may_not_grant_everything_makes_a_database(unmade: Site) -> None:
+    """Point 21, RDS: what can be granted there is enough for the site to work."""
+    assert prepare(unmade, fresh=True, rds=True) == {"ok": True}
+    unmade.finish()
+    assert unmade.state().kind is Kind.HEALTHY
+    if unmade.server.kind == "mariadb":
+        grants = " ".join(row[0] for row in unmade.sql("SHOW GRANTS"))
+        assert "ALL PRIVILEGES" not in grants
+        assert "LOCK TABLES" in grants
+
+
+def test_a_database_of_somebody_else_is_neither_filled_nor_dropped(site: Site) -> None:
+    """Hazard 1: it has tables and no record; a creation's word alone changes nothing."""
+    assert "no record of a creation" in prepare(site)["foreign"]
+    creation = {**CREATION, "database": site.name}
+    assert "no record" in site.ask("discard", creation=creation, **root(site))[1]["foreign"]
+    assert site.state() == State(Kind.HEALTHY, apps=("frappe",), database_name=site.name)
+
+
+def test_a_half_made_database_of_ours_is_dropped_although_a_request_left_its_transaction_open(unmade: Site) -> None:
+    """Real-frappe 5: DROP DATABASE would wait for a day; the site's own sessions are ended first."""
+    assert prepare(unmade, fresh=True) == {"ok": True}
+    unmade.sql("CREATE TABLE half (name VARCHAR(10))")
+    idle = unmade.server.connect(unmade.name, PASSWORD, unmade.name)
+    with idle.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("SELECT COUNT(*) FROM half")
+    begun = time.monotonic()
+    sessions, answer = unmade.ask("discard", creation={**CREATION, "database": unmade.name}, **root(unmade))
+    assert (bool(sessions), answer) == (True, {"ok": True})
+    assert time.monotonic() - begun < 10
+    assert unmade.name not in unmade.server.databases()
+    with contextlib.suppress(Exception):
+        idle.close()
+
+
+def test_a_backup_carries_the_record(site: Site, tmp_path: Path) -> None:
+    """Hazard 6, point 10: dumped by the server's own tool and restored, the database says which revision it is at."""
+    site.write("revision", {"revision": "1", "schema": "a", "token": 4}, 4)
+    address = {**os.environ, "MYSQL_PWD": PASSWORD, "PGPASSWORD": PASSWORD}
+    where, dump = ["-h", HOST], tmp_path / "dump.sql"
+    if site.server.kind == "mariadb":
+        options = [*where, "-P", str(site.server.port), "-u", site.name]
+        save = [program("mariadb-dump"), *options, site.name]
+        load = [program("mariadb"), *options, site.name]
+    else:
+        options = [*where, "-p", str(site.server.port), "-U", site.name]
+        save = [program("pg_dump"), "--clean", *options, site.name]
+        load = [program("psql"), "-q", *options, site.name]
+    with dump.open("wb") as file:
+        subprocess.run(save, stdout=file, env=address, check=True, timeout=60)
+    site.write("migrating", {"revision": "2", "token": 7}, 7)
+    site.write("revision", {"revision": "2", "schema": "b", "token": 7}, 7)
+    site.sql("DROP TABLE __frappe_bootstrap")
+    with dump.open("rb") as file:
+        subprocess.run(load, stdin=file, env=address, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    state = site.state()
+    assert state.kind is Kind.HEALTHY
+    assert state.record == record.SiteRecord(record.Revision("1", "a", token=4))
+    assert site.write("migrating", {"revision": "2", "token": 8}, 8)["stale"] == 0

@@ -80,6 +80,18 @@ def real(fleet: Fleet, tmp_path: Path) -> Iterator[Fleet]:
         fleet.close()
 
 
+ALTER = """
+import json, pymysql
+def execute():
+    config = json.load(open("{config}"))
+    common = json.load(open("common_site_config.json"))
+    link = pymysql.connect(host=common["db_host"], port=common["db_port"], user=config["db_name"],
+                           password=config["db_password"], database=config["db_name"])
+    link.cursor().execute("ALTER TABLE big ADD COLUMN slow BIGINT AS (CRC32(SHA2(REPEAT(SHA2(seq, 512), 20000), 512)))"
+                          " PERSISTENT, ALGORITHM=COPY")
+"""
+
+
 def sessions(fleet: Fleet) -> list[str]:
     """Return what the server is doing for others than this question."""
     options = {"host": HOST, "port": int(fleet.environ["DB_PORT"]), "user": "root"}
@@ -117,6 +129,37 @@ def test_a_leader_killed_amid_a_statement_is_replaced(real: Fleet, tmp_path: Pat
     code, out, err = real.run("echo", "serving", LOCK_RENEW_TTL_SECS="3", LOCK_HEARTBEAT_SECS="1")
     assert (code, out) == (0, "serving\n"), err
     assert sessions(real) == []
+
+
+def test_an_orphaned_alter_is_gone_before_the_next_migration_says_a_word(real: Fleet) -> None:
+    """Point 2: the server goes on with it after kill -9; its own log shows in which order the statements came."""
+    assert real.run(APPS="demo_app")[0] == 0
+    config = real.bench.config()
+    root = {"host": HOST, "port": int(real.environ["DB_PORT"]), "user": "root", "autocommit": True}
+    link = pymysql.connect(password=real.canaries["DB_ROOT_PASS"], database=config["db_name"], **root)
+    with contextlib.closing(link), link.cursor() as cursor:
+        cursor.execute("CREATE TABLE big AS SELECT seq FROM seq_1_to_6000")
+        cursor.execute("SET GLOBAL log_output = 'TABLE'")
+        cursor.execute("SET GLOBAL general_log = 1")
+        for bench in real.benches:
+            package = make_bench.make_app(bench, "demo_app", ["p1", "p2", "p9"])
+            (package / "patches" / "p9.py").write_text(ALTER.format(config=real.sites / "s1" / "site_config.json"))
+        leader = real.start(IMAGE_REV="2", LOCK_RENEW_TTL_SECS="3", LOCK_HEARTBEAT_SECS="1")
+        while not any("ALTER TABLE big" in info for info in sessions(real)):
+            assert leader.poll() is None
+        leader.kill()
+        follower = real.start("echo", "serving", IMAGE_REV="3", LOCK_RENEW_TTL_SECS="3", LOCK_HEARTBEAT_SECS="1")
+        log = "SELECT argument LIKE 'KILL %' FROM mysql.general_log WHERE"
+        log += " argument LIKE 'KILL %' OR argument LIKE 'ALTER T%big%'"
+        order: list[bool] = []
+        while order.count(False) < 2:
+            assert follower.poll() is None, follower.communicate(timeout=LIMIT)
+            cursor.execute(f"{log} ORDER BY event_time")
+            order = [bool(row[0]) for row in cursor.fetchall()]
+        assert sum("ALTER TABLE big" in info for info in sessions(real)) == 1
+        assert (order[0], order[-1]) == (False, False)
+        assert any(order)
+    follower.kill()
 
 
 def test_a_noted_session_is_killed_and_nobody_elses(real: Fleet) -> None:

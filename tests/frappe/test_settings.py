@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate.errors import ConfigError
-from frappe_bootstrap import image, settings
+from frappe_bootstrap import config_files, image, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,6 +144,9 @@ def test_database_types_that_are_not_mariadb_are_named(environ: dict[str, str]) 
     assert settings.load({**environ, "DB_TYPE": "mysql"}).notices
     postgres = settings.load({**environ, "DB_TYPE": "postgres"}).database
     assert (postgres.kind, postgres.port, postgres.root_user) == ("postgres", 5432, "postgres")
+    assert settings.load({**environ, "DB_RDS": "1"}).database.rds
+    assert config_files.common_keys(settings.load({**environ, "DB_RDS": "1"}))["rds_db"] == 1
+    assert "rds_db" not in config_files.common_keys(settings.load(environ))
     assert "neither mariadb nor postgres" in problems({**environ, "DB_TYPE": "oracle"})
 
 

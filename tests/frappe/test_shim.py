@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from frappe_bootstrap.bench import SHIM
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 Process = subprocess.CompletedProcess[str]
 HELPER = "import os, signal, subprocess, sys\ndef main():\n"
@@ -32,7 +31,7 @@ def connect(**_): return Connection()
 
 
 def run_shim(
-    folder: Path, request: dict[str, Any], body: str = "", acknowledge: bytes = b"+"
+    folder: Path, request: dict[str, Any], body: str = "", acknowledge: bytes = b"+", python: str = sys.executable
 ) -> tuple[Process, list[Any]]:
     """Run the shim on a framework whose main() is ``body``; return the process and its answers."""
     package = folder / "frappe" / "utils"
@@ -44,7 +43,7 @@ def run_shim(
     with ours, theirs:
         ours.sendall(json.dumps(request).encode() + b"\n" + acknowledge)
         done = subprocess.run(
-            [sys.executable, SHIM, str(theirs.fileno())],
+            [python, SHIM, str(theirs.fileno())],
             cwd=folder,
             pass_fds=[theirs.fileno()],
             capture_output=True,
@@ -128,3 +127,29 @@ def test_damage_of_a_config_file_has_four_kinds(tmp_path: Path) -> None:
         _, (answer,) = run_shim(tmp_path, request)
         results.append((answer["folder"], answer["config"], "login" in answer))
     assert results == [(True, kind, False) for kind in ("missing", "empty", "bad", "incomplete")]
+
+
+def interpreters() -> list[str]:
+    """Return every Python from 3.10 on that is installed here, ours at least."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = {sys.executable: sys.version_info[:2]}
+    for minor in range(10, 20):
+        places = [*root.glob(f"3.{minor}*/bin/python3.{minor}"), Path(f"/usr/bin/python3.{minor}")]
+        if any(place.exists() for place in places):
+            found[str(next(place for place in places if place.exists()))] = (3, minor)
+    return sorted(found)
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=lambda path: Path(path).name)
+def test_the_shim_runs_on_every_python_that_a_bench_may_have(tmp_path: Path, python: str) -> None:
+    """Point 5: each file compiles, every job starts, a look gives its answer and a command runs."""
+    files = sorted(map(str, SHIM.glob("*.py")))
+    check = "import sys\nfor name in sys.argv[1:]: compile(open(name).read(), name, 'exec')"
+    subprocess.run([python, "-c", check, *files], check=True, timeout=60)
+    address = {"db_host": "127.0.0.1", "db_port": 1}
+    for job in ({"job": "inspect"}, {"job": "settle", "sessions": [], "timeout": 1}, {"job": "record"}):
+        request = {**job, "site": "s1", "db_name": "d", "server": address}
+        _, (answer,) = run_shim(tmp_path, request, python=python)
+        assert answer.get("folder", answer.get("ok")) is False
+    done, _ = run_shim(tmp_path, bench("migrate", secrets=("s3cret",)), "print('s3cret')", python=python)
+    assert (done.returncode, done.stdout) == (0, "***\n")

@@ -7,6 +7,7 @@ import os
 import pwd
 import shutil
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,6 +78,12 @@ def program(name: str) -> str:
     return path
 
 
+def _run(command: list[str], **options: Any) -> None:  # noqa: ANN401 - those of Popen
+    """Run a program; if it fails, show what it said."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LIMIT, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @contextlib.contextmanager
 def mariadb(folder: Path) -> Iterator[Server]:
     """Run MariaDB as the user who runs the tests."""
@@ -85,7 +92,7 @@ def mariadb(folder: Path) -> Iterator[Server]:
     data = f"--datadir={folder / 'data'}"
     install = [program("mariadb-install-db"), "--no-defaults", data, user]
     modest = ["--skip-test-db", "--auth-root-authentication-method=normal", "--innodb-log-file-size=4M"]
-    subprocess.run([*install, *modest], check=True, capture_output=True, timeout=LIMIT)
+    _run([*install, *modest])
     server = Server("mariadb", free_port(), "root")
     command = [program("mariadbd"), "--no-defaults", data, user, f"--init-file={folder / 'init.sql'}"]
     command += [f"--bind-address={HOST}", f"--port={server.port}", f"--socket={folder / 'socket'}"]
@@ -95,22 +102,28 @@ def mariadb(folder: Path) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[Server]:
+def postgres(_: Path) -> Iterator[Server]:
     """Run PostgreSQL, which refuses to be run by the superuser: then as nobody."""
-    options: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        for path in (folder, *folder.parents):
-            if path.stat().st_uid == 0 and path != Path("/") and not path.stat().st_mode & 0o001:
-                path.chmod(path.stat().st_mode | 0o011)
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    with tempfile.TemporaryDirectory(prefix="postgres-") as own:
+        # A folder of pytest is closed to everybody but us.
+        folder = Path(own)
+        options: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        with _postgres_in(folder, options) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def _postgres_in(folder: Path, options: dict[str, Any]) -> Iterator[Server]:
     (folder / "password").write_text(ROOT_PASSWORD)
     (folder / "password").chmod(0o644)
     data = folder / "data"
     words = ["-D", str(data), "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}"]
     command = [program("initdb"), *words, "--no-sync", "--no-instructions", "--locale=C.UTF-8"]
-    subprocess.run(command, check=True, capture_output=True, timeout=LIMIT, cwd=folder, **options)
+    _run(command, cwd=folder, **options)
     server = Server("postgres", free_port(), "postgres")
     command = [program("postgres"), "-D", str(data), "-h", HOST, "-p", str(server.port), "-k", str(folder), "-F"]
     with _running(command, folder, server, **options):

@@ -105,7 +105,7 @@ class MariaDB:
                 driver: Any = importlib.import_module(name)
             except ImportError:
                 continue
-            options.update({words[0]: password}, **encryption(config.get("ssl") or {}, name))
+            options[words[0]] = password
             connection: Connection = driver.connect(**options, **({words[1]: database} if database else {}))
             return connection
         message = "the bench's environment has neither PyMySQL nor mysqlclient"
@@ -141,22 +141,6 @@ RDS = (
 """What an administrator on RDS may grant."""
 
 
-def encryption(ssl: Json, driver: str) -> Json:
-    """Return a MariaDB driver's options for TLS: off, on (no check of the certificate), verify."""
-    mode, ca = ssl.get("mode", ""), ssl.get("ca", "")
-    if mode not in ("on", "verify"):
-        return {}
-    if driver == "MySQLdb":
-        chosen = "REQUIRED" if mode == "on" else "VERIFY_IDENTITY"
-        return {"ssl_mode": chosen, **({"ssl": {"ca": ca}} if ca else {})}
-    import ssl as tls  # noqa: PLC0415 - a boot starts this program many times; few need it
-
-    context = tls.create_default_context(cafile=ca or None)
-    if mode == "on":
-        context.check_hostname, context.verify_mode = False, tls.CERT_NONE
-    return {"ssl": context}
-
-
 class Postgres:
     """PostgreSQL, with psycopg2."""
 
@@ -185,9 +169,6 @@ class Postgres:
         except ImportError as error:
             message = "the bench's environment has no psycopg2"
             raise LookupError(message) from error
-        ssl = config.get("ssl") or {}
-        modes = {"off": "disable", "on": "require", "verify": "verify-full"}
-        extra = {"sslmode": modes[ssl["mode"]]} if ssl.get("mode") in modes else {}
         connection: Connection = driver.connect(
             host=config.get("db_socket") or config.get("db_host") or "127.0.0.1",
             port=int(config.get("db_port") or 5432),
@@ -197,8 +178,6 @@ class Postgres:
             connect_timeout=CONNECT_TIMEOUT,
             application_name="frappe-bootstrap",
             options=f"-c statement_timeout={READ_TIMEOUT}s",
-            **extra,
-            **({"sslrootcert": ssl["ca"]} if ssl.get("ca") else {}),
         )
         return connection
 

@@ -304,7 +304,8 @@ class Connection:
 
     def _execute_in_file(self, sql: str, args: object) -> Result:
         text, values = _sql.translate(sql, args)
-        if not self.db and "information_schema" not in sql.lower() and " from " in sql.lower():
+        of_server = "information_schema" in sql.lower() or "mysql.user" in sql.lower()
+        if not self.db and not of_server and " from " in sql.lower():
             raise err.OperationalError(1046, "No database selected")
         if self.db and not self.store.path(self.db).exists():
             raise err.OperationalError(1049, f"Unknown database '{self.db}'")
@@ -314,7 +315,7 @@ class Connection:
             file.execute("COMMIT")
         if _sql.writes(sql) and not self._autocommit and not file.in_transaction:
             file.execute("BEGIN IMMEDIATE")
-        if "information_schema" in sql.lower() or "mysql.user" in sql.lower():
+        if of_server:
             return catalogue(self, text, values)
         cursor = file.execute(text, values)
         self.check_alive()
