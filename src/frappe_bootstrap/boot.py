@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from coordinate import Coordinator
     from coordinate.errors import CoordinateError
+    from coordinate.steps import Plan
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
@@ -81,6 +82,8 @@ def _boot_several(several: Sequence[Site], coordinator: Coordinator, stop: Stop,
     if failed and (chosen.ready_policy == "all" or len(failed) == len(several)):
         raise next(iter(failed.values()))
     shared = steps.shared_plan(work, tuple(failed))._replace(redact=reporter.redact)
+    if chosen.operation.leads and any(site.has_forgotten for site in several):
+        _forget(shared, coordinator, chosen.boot_timeout)
     run(shared, coordinator, timeout=chosen.boot_timeout, observer=reporter.event, lead=chosen.operation.leads)
     steps.Mirrors(work).restore(coordinator)
     return f"{len(several) - len(failed)} of {len(several)} sites"
@@ -96,3 +99,13 @@ def _follow(several: Sequence[Site]) -> dict[str, CoordinateError]:
         except (BackendUnavailable, StepFailed, StepRefused, WaitTimeout) as error:
             failed[site.name] = error
     return failed
+
+
+def _forget(plan: Plan, coordinator: Coordinator, timeout: float) -> None:
+    """Have a plan done again: a site has turned out not to be at the revision, or the name stands for other code."""
+    lease, markers = coordinator.lease(plan.scope), coordinator.markers(plan.scope)
+    lease.acquire(timeout)
+    with lease:
+        for step in plan.steps:
+            lease.check()
+            markers.reset(step.name, plan.revision)

@@ -41,6 +41,8 @@ class Site:
         self.name = work.settings.site
         self.plan = steps.plan(work)._replace(redact=reporter.redact)
         self.markers = coordinator.markers(work.scope)
+        self.has_forgotten = False
+        """Whether records were taken back because the database contradicts them."""
         self._coordinator = coordinator
         self._stop = stop
         self._reporter = reporter
@@ -94,6 +96,12 @@ class Site:
         undone = [record for record in found if record is None or record.state is not MarkerState.DONE]
         return not undone, next(filter(None, undone), None)
 
+    def is_of_this_schema(self) -> bool:
+        """Return whether what is recorded was done by an image with our schema, not by another one of that name."""
+        view = self.markers.view()
+        found = {step: view.find(step.name, self.plan.revision) for step in self.plan.steps}
+        return all(record is not None and record.fingerprint == step.fingerprint for step, record in found.items())
+
     def is_free(self) -> bool:
         """Return whether nobody holds the site's lease at this instant."""
         return self._coordinator.lease(self.work.scope).holder() is None
@@ -145,7 +153,9 @@ class Site:
                 return
             text = "recorded as done, but the database says otherwise (restored, or another image of that name): again"
             self._reporter.line(text, level="WARNING")
-            steps.Mirrors.of_site(self.work).remove()
+            self.has_forgotten = True
+            for mirrors in (steps.Mirrors(self.work), steps.Mirrors.of_site(self.work)):
+                mirrors.remove()
             for step in self.plan.steps:
                 if step.name not in _KEPT:
                     lease.check()

@@ -105,8 +105,8 @@ class Sites:
         return None
 
     def _finish(self, site: Site) -> None:
-        """Go through what is left of a site that is done: to look at it, unless it was done since we came."""
-        self._attempt(site, believe=site.name in self._waited_for)
+        """Look at a site that is done, unless it was done since we came, and by an image like ours."""
+        self._attempt(site, believe=site.name in self._waited_for and site.is_of_this_schema())
 
     def _attempt(self, site: Site, *, believe: bool = False) -> None:
         try:

@@ -36,7 +36,10 @@ def test_three_cold_replicas_serve_and_every_step_is_done_once(fleet: Fleet) -> 
 
 
 def test_a_warm_replica_runs_no_bench_command_and_follows_a_changed_environment(fleet: Fleet) -> None:
-    """Point 30: moved servers reach the config although the revision is done; the same environment writes nothing."""
+    """Point 30, hazard 25: a warm boot builds nothing.
+
+    Moved servers reach the config although the revision is done; the same environment writes nothing.
+    """
     assert fleet.run()[0] == 0
     path = fleet.sites / "common_site_config.json"
     before = path.stat()
@@ -54,6 +57,21 @@ def test_a_new_revision_migrates_and_installs_what_is_missing(fleet: Fleet) -> N
     assert fleet.run(IMAGE_REV="2")[0] == 0
     assert fleet.bench.installed() == ["frappe", "demo_app"]
     assert fleet.commands() == {**COLD, "migrate": 3}
+
+
+def test_the_list_of_apps_is_made_at_once_and_changed_only_to_migrate(fleet: Fleet) -> None:
+    """Point 11: no command works without it; another list is an older image's, and recorded before it goes."""
+    path = fleet.sites / "apps.txt"
+    assert fleet.run()[0] == 0
+    path.unlink()
+    assert fleet.run()[0] == 0
+    assert path.read_text().split() == ["frappe", "demo_app"]
+    path.write_text("frappe\ndemo_app\nold_app\n")
+    assert fleet.run()[0] == 0
+    assert path.read_text().split() == ["frappe", "demo_app", "old_app"]
+    assert fleet.run(IMAGE_REV="2")[0] == 0
+    assert path.read_text().split() == ["frappe", "demo_app"]
+    assert fleet.record("migrate", "2")["notes"]["previous_apps"] == "frappe demo_app old_app"
 
 
 def test_a_warm_replica_restores_the_files_that_probes_look_for(fleet: Fleet) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from frappe_bootstrap import drain
 from tests.frappe.conftest import LIMIT, Fleet
+from tests.frappe.test_unwilling import read_until
 from tests.servers import redis_server
 from tests.standin.fleet import Gate
 
@@ -50,13 +51,6 @@ def paused(fleet: Fleet, folder: Path, point: str, **environ: str) -> tuple[subp
     child = fleet.start("echo", "serving", **NEXT, **gate.environ, **environ)
     gate.wait()
     return child, gate
-
-
-def read_until(child: subprocess.Popen[str], words: str) -> None:
-    """Return when a replica has logged something."""
-    assert child.stderr
-    while words not in (line := child.stderr.readline()):
-        assert line, f"it ended without: {words}"
 
 
 @pytest.mark.parametrize("before", [{}, {"maintenance_mode": 1}, {"maintenance_mode": 0, "pause_scheduler": 1}])
@@ -129,10 +123,12 @@ def test_what_upgrade_mode_says(fleet: Fleet) -> None:
 
 
 def test_an_app_is_installed_behind_closed_doors(fleet: Fleet, tmp_path: Path) -> None:
-    """Point 12, hazard 8: after the migration, in maintenance; its successor opens the site."""
+    """Point 12, hazards 8 and 9: after the migration, in maintenance, not said before; its successor opens the site."""
     assert fleet.run(APPS="")[0] == 0
     child, _ = paused(fleet, tmp_path / "gate", "install-app:after_install")
     assert closed(fleet)
+    assert fleet.record("migrate", "2")["state"] == "done"
+    assert not (fleet.sites / ".apps_installed_2").exists()
     child.kill()
     child.wait(LIMIT)
     code, _, err = fleet.run(**NEXT)

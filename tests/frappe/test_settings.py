@@ -140,7 +140,7 @@ def test_the_lease_length_follows_the_original_variables(environ: dict[str, str]
 
 
 def test_database_types_that_are_not_mariadb_are_named(environ: dict[str, str]) -> None:
-    """Mysql is taken as mariadb with a notice; another server is refused (hazard 26)."""
+    """Hazard 26: mysql is taken as mariadb with a notice; another server is refused."""
     assert settings.load({**environ, "DB_TYPE": "mysql"}).notices
     postgres = settings.load({**environ, "DB_TYPE": "postgres"}).database
     assert (postgres.kind, postgres.port, postgres.root_user) == ("postgres", 5432, "postgres")
@@ -161,7 +161,7 @@ def test_whole_redis_urls_need_a_port_and_make_host_and_ports_optional(environ: 
 
 
 def test_leases_on_a_server_that_a_build_flushes_are_refused(environ: dict[str, str]) -> None:
-    """operating-frappe 16: a certain build is refused, a possible one warned of, another server is fine."""
+    """Hazard 29, operating-frappe 16: a certain build is refused, a possible one warned of, another server is fine."""
     shared = {**environ, "COORDINATE_URL": "rediss://u:canary@REDIS:6379/5"}
     text = problems({**shared, "REBUILD_ASSETS_ON_BOOT": "1"})
     assert "REBUILD_ASSETS_ON_BOOT: a build may flush redis_cache" in text

@@ -32,7 +32,7 @@ def read_until(child: subprocess.Popen[str], words: str) -> None:
 
 
 def test_the_one_replica_that_has_the_secrets_makes_the_site(fleet: Fleet) -> None:
-    """The others have been first, cannot do it, and wait; it costs the fleet nothing, and everybody serves."""
+    """Hazard 33: the others have been first, cannot do it, and wait; that costs nothing, everybody serves."""
     others = [fleet.start("echo", "serving", **NO_SECRETS) for _ in range(2)]
     for child in others:
         read_until(child, "declined: site s1 does not exist; to create it")
@@ -102,7 +102,7 @@ def test_an_app_left_half_installed_is_healed_although_nobody_wants_it_any_more(
 
 
 def test_a_lock_that_does_not_become_free_ends_the_whole_fleet(fleet: Fleet) -> None:
-    """83 by record: also for a member that never led."""
+    """Hazard 4: 83 by record, also for a member that never led; nobody serves unmigrated."""
     assert fleet.run(STANDIN_FAIL="migrate:locked")[0] == 76
     lock = fleet.sites / "s1" / "locks" / "bench_migrate.lock"
     with lock.open("r+") as holder:

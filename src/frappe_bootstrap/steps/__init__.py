@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from coordinate.steps import Plan
-from frappe_bootstrap import hooks
+from frappe_bootstrap import hooks, revisions
 from frappe_bootstrap.steps.apps import Apps
 from frappe_bootstrap.steps.assets import Assets
 from frappe_bootstrap.steps.config import Config
@@ -30,7 +30,10 @@ def plan(work: Work) -> Plan:
     Assets, and the files that probes look for, belong to all sites together: several share `shared_plan`.
     """
     settings = work.settings
-    steps = [Config(work).step(), Creation(work).step(), Migration(work).step(), Apps(work).step()]
+    # Failures of another image of the same name do not count, and its successes are looked at.
+    schema = revisions.describe(settings.bench).schema
+    changing = [part.step()._replace(fingerprint=schema) for part in (Migration(work), Apps(work))]
+    steps = [Config(work).step(), Creation(work).step(), *changing]
     if len(settings.names) == 1:
         steps.append(Assets(work).step())
     return _plan(work, work.scope, [*steps, Mirrors.of_site(work).step()])

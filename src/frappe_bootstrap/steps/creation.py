@@ -63,6 +63,7 @@ class Creation:
             self._repair(context, state, ours)
         self._work.created = True
         self._finish(context, ours)
+        self._work.created = True
 
     def _begin(self, context: StepContext) -> record.Creation:
         """Note what we are about to do; from here on a next attempt can tell what is ours."""

@@ -1,0 +1,170 @@
+"""Which image may act on which data: order by patches, the record in the database, names that are used again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from frappe_bootstrap import revisions
+from frappe_bootstrap.revisions import Image, Order
+from tests.frappe.conftest import LIMIT, Fleet
+from tests.frappe.test_unwilling import read_until
+from tests.standin.fleet import Gate, make_bench
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OLD, NEW, NEWEST, OTHER = ("p1", "p2"), ("p1", "p2", "p3"), ("p1", "p2", "p3", "p4"), ("p1", "p2", "p9")
+
+
+def use_image(fleet: Fleet, patches: tuple[str, ...]) -> Fleet:
+    """Let the next replica have an image with those patches of its app."""
+    path = fleet.root / f"bench-{len(fleet.running)}"
+    shipped = {"demo_app": patches}
+    fleet.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=fleet.sites, patches=shipped))
+    return fleet
+
+
+def rows(fleet: Fleet) -> dict[str, Any]:
+    """Return our record in the site's database."""
+    found = fleet.bench.sql("SELECT name, value FROM __frappe_bootstrap")
+    return {name: json.loads(value) for name, value in found if value}
+
+
+def image(app: str, version: str = "15.1", *patches: str) -> Image:
+    """Return an image with one app."""
+    return Image("s", "a", {app: version}, {app: list(patches)})
+
+
+@pytest.mark.parametrize(
+    ("ours", "order"),
+    [
+        (image("erp", "15.9", "a", "b"), Order.SAME),
+        (image("erp", "15.1", "b", "a", "c"), Order.NEWER),
+        (image("erp", "15.1", "a"), Order.OLDER),
+        (image("erp", "15.1", "a", "c"), Order.DIVERGED),
+        (image("erp", "16.0", "c"), Order.NEWER),
+        (image("erp", "14.9", "a", "b", "c"), Order.OLDER),
+        (image("erp", "", "a", "c", "b"), Order.NEWER),
+        (image("other", "15.1", "a", "b"), Order.OLDER),
+    ],
+)
+def test_patches_order_images_within_a_major_version(ours: Image, order: Order) -> None:
+    """Point 9: an app that is not there makes an image older."""
+    assert revisions.compare(ours, {"erp": "15.1.3"}, {"erp": ["a", "b"]}).order is order
+
+
+def test_apps_that_point_both_ways_are_not_comparable() -> None:
+    """One app is newer, another one older: both lists are told."""
+    ours = Image("s", "a", {"x": "1", "y": "1"}, {"x": ["a", "b"], "y": []})
+    found = revisions.compare(ours, {"x": "1", "y": "1"}, {"x": ["a"], "y": ["c"]})
+    assert found == (Order.DIVERGED, {"x": ["b"]}, {"y": ["c"]})
+
+
+def test_a_patch_that_runs_again_is_the_same_and_a_long_one_stays_short(plain_bench: Path) -> None:
+    """A date behind a patch is how the framework runs it once more; the record stays small."""
+    path = plain_bench / "apps/erp/erp/patches.txt"
+    path.write_text(f"[pre_model_sync]\nerp.patches.v1.a #2024-01-01\n# words\n\nexecute:{'x' * 300}\n")
+    patches = revisions.describe(plain_bench).patches["erp"]
+    assert patches[0] == ".v1.a"
+    assert len(patches[1]) == 64
+
+
+def test_an_older_image_neither_serves_nor_migrates(fleet: Fleet) -> None:
+    """Hazard 7, points 9 and 14: its own records say done, the database knows better; an operator may insist."""
+    assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
+    assert use_image(fleet, NEW).run(IMAGE_REV="b")[0] == 0
+    assert rows(fleet)["revision"]["revision"] == "b"
+    assert "migrating" not in rows(fleet)
+    before = fleet.commands()
+    for revision in ("a", "never-seen"):
+        code, out, err = use_image(fleet, OLD).run("echo", "serving", IMAGE_REV=revision)
+        assert (code, out) == (84, ""), err
+        assert "is older" in err
+        assert "demo_app: .p3" in err
+        code, out, err = use_image(fleet, OLD).run("echo", "serving", IMAGE_REV=revision, ALLOW_DOWNGRADE="1")
+        assert (code, out) == (0, "serving\n"), err
+    assert fleet.commands() == before
+
+
+def test_an_image_that_cannot_be_compared_is_refused_with_both_lists(fleet: Fleet) -> None:
+    """Point 9: until somebody decides."""
+    assert use_image(fleet, NEW).run()[0] == 0
+    code, _, err = use_image(fleet, OTHER).run(IMAGE_REV="2")
+    assert code == 84, err
+    assert "Only there: demo_app: .p3. Only in this image: demo_app: .p9" in err
+    assert use_image(fleet, OTHER).run(IMAGE_REV="2", ALLOW_DOWNGRADE="1")[0] == 0
+
+
+def test_who_restarts_with_the_older_image_during_a_migration_refuses(fleet: Fleet, tmp_path: Path) -> None:
+    """Point 14: `migrating N` is there before the first effect, and after a kill -9; a newer one takes over.
+
+    Hazards 18 and 22: whatever its revision, and however long a step takes, it does not begin before.
+    """
+    assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    gate = Gate(folder, "migrate:begin")
+    leader = use_image(fleet, NEW).start(**gate.environ, IMAGE_REV="b")
+    gate.wait()
+    assert rows(fleet)["migrating"]["revision"] == "b"
+    code, _, err = use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")
+    assert (code, "is being migrated to revision b" in err) == (84, True), err
+    before = fleet.commands()
+    newest = use_image(fleet, NEWEST).start("echo", "serving", IMAGE_REV="c", STEP_STALE_SECS="0.01")
+    read_until(newest, "waiting; last known leader")
+    assert use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")[0] == 84
+    assert fleet.commands() == before
+    leader.kill()
+    leader.communicate(timeout=LIMIT)
+    _, err = newest.communicate(timeout=LIMIT)
+    assert newest.returncode == 0, err
+    assert (rows(fleet)["revision"]["revision"], "migrating" in rows(fleet)) == ("c", False)
+
+
+def test_a_name_that_is_used_for_another_schema_is_migrated_again_or_refused(fleet: Fleet) -> None:
+    """Hazard 6, `latest`: REVISION_REUSE decides; an older image of that name does not get through."""
+    assert use_image(fleet, OLD).run(IMAGE_REV="latest")[0] == 0
+    before = fleet.commands()
+    code, _, err = use_image(fleet, NEW).run(IMAGE_REV="latest", REVISION_REUSE="refuse")
+    assert (code, "REVISION_REUSE=refuse" in err, fleet.commands()) == (85, True, before), err
+    replicas = [use_image(fleet, NEW).start("echo", "serving", IMAGE_REV="latest") for _ in range(2)]
+    assert [child.communicate(timeout=LIMIT)[0] for child in replicas] == ["serving\n"] * 2
+    assert fleet.commands() - before == {"migrate": 1}
+    assert use_image(fleet, OLD).run(IMAGE_REV="latest")[0] == 84
+
+
+def test_a_restored_database_is_migrated_again_although_the_records_say_done(fleet: Fleet) -> None:
+    """Hazard 6, point 10: the backup carries the record, the volume's markers do not count against it."""
+    assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
+    server, backup = fleet.root / "server", fleet.root / "backup"
+    shutil.copytree(server, backup)
+    assert use_image(fleet, NEW).run(IMAGE_REV="b")[0] == 0
+    shutil.rmtree(server)
+    shutil.copytree(backup, server)
+    assert rows(fleet)["revision"]["revision"] == "a"
+    before = fleet.commands()
+    code, out, err = use_image(fleet, NEW).run("echo", "serving", IMAGE_REV="b")
+    assert (code, out) == (0, "serving\n"), err
+    assert "recorded as done, but the database says otherwise" in err
+    assert fleet.commands() - before == {"migrate": 1}
+    assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
+    assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_one_of_several_sites_that_was_restored_is_migrated_alone(fleet: Fleet) -> None:
+    """The others are left alone; what all share is said again at the end."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, NEW).run(**two)[0] == 0
+    with contextlib.closing(fleet.bench.connect_site()) as connection, connection.cursor() as cursor:
+        cursor.execute("DELETE FROM __frappe_bootstrap WHERE name = 'revision'")
+    before = fleet.commands()
+    code, _, err = use_image(fleet, NEW).run(**two)
+    assert code == 0, err
+    assert fleet.commands() - before == {"migrate": 1}
+    assert (fleet.sites / ".ready_registry%2Fimage:1").exists()
+    assert rows(fleet)["revision"]["revision"] == "registry/image:1"
