@@ -74,6 +74,9 @@ class WatchPortContract(ClientContract, sealed=True):
             watch.add(topic)
             assert isinstance(client.acquire("herd", owner, 30, queue=watch), Held)
             lines.append((watch, topic))
+        # A channel may report once too often while it is being set up; a herd is what a release causes.
+        for watch, topic in lines:
+            woken(watch, topic, within=0.2)
         backend.release(grant)
         deadline, turns = time.monotonic() + self.patience, 0
         wanted = Capability.WAKE in backend.capabilities
