@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from coordinate import connect
@@ -11,7 +12,9 @@ from coordinate.errors import BackendUnavailable, StepFailed, StepRefused, WaitT
 from coordinate.steps import run
 from frappe_bootstrap import image, steps
 from frappe_bootstrap.bench import Bench
+from frappe_bootstrap.front import Front
 from frappe_bootstrap.one_site import Site
+from frappe_bootstrap.operation import STEPS
 from frappe_bootstrap.reporting import Reporter
 from frappe_bootstrap.sites import Sites
 from frappe_bootstrap.steps.mirrors import SHARED_SCOPE
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
     from coordinate import Coordinator
     from coordinate.errors import CoordinateError
-    from coordinate.steps import Plan
+    from coordinate.steps import Event, Plan
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.waiting import Stop
 
@@ -40,10 +43,23 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> dict[str, int]:
     check_container(chosen)
     stop.sleep(chosen.initial_delay)
     bench = Bench(chosen, stop, os.environ)
-    with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
+    with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator, ExitStack() as stack:
         ending = Ending(stop, coordinator, chosen.operation)
-        wait_for_servers(chosen, bench, coordinator, stop, reporter.line)
-        reporter.on_event = ending.event
+        front = Front(chosen, coordinator, STEPS)
+        # Left before the command starts: the port is the command's then.
+        stack.enter_context(front.room(reporter.line))
+
+        def tell(text: str) -> None:
+            front.say(text)
+            reporter.line(text)
+
+        def follow(event: Event) -> None:
+            ending.event(event)
+            front.event(event)
+
+        wait_for_servers(chosen, bench, coordinator, stop, tell)
+        front.state = "waiting"
+        reporter.on_event = follow
         if chosen.operation.leads:
             image.ensure_apps_txt(chosen.bench)
         several = [_site(chosen, name, coordinator, stop, reporter) for name in chosen.names]

@@ -26,6 +26,8 @@ VARIABLES = frozenset(
         "STOP_GRACE",
         "HOOK_TIMEOUT",
         "BAKED_ASSETS",
+        "HEALTH_PORT",
+        "WAITING_ROOM_PORT",
         *HOOKS,
         *TIMEOUTS,
     }
@@ -45,6 +47,8 @@ class Operation:
     hooks: Mapping[tuple[str, str], str]
     step_timeouts: Mapping[str, float]
     baked_assets: Path
+    waiting_room_port: int
+    health_port: int
 
     @property
     def leads(self) -> bool:
@@ -65,6 +69,8 @@ def load(reader: Reader, bench: Path) -> Operation:
         hooks=_hooks(reader),
         step_timeouts={step: limit for name, step in TIMEOUTS.items() if (limit := reader.number(name, 0.0)) > 0},
         baked_assets=Path(reader.text("BAKED_ASSETS", str(bench / "assets"))),
+        waiting_room_port=reader.port("WAITING_ROOM_PORT"),
+        health_port=reader.port("HEALTH_PORT"),
     )
 
 

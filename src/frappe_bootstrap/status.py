@@ -66,8 +66,7 @@ def of_site(work: Work, coordinator: Coordinator, names: tuple[str, ...]) -> Sit
         leader = str(holder.owner) if holder is not None else ""
     except BackendUnavailable as error:
         leader = f"unknown: {error}"
-    now = coordinator.clock.wall()
-    steps = tuple(_step(view, name, chosen.revision, now) for name in names)
+    steps = steps_of(view, names, chosen.revision, coordinator.clock.wall())
     return SiteStatus(
         site=chosen.site,
         state=shown,
@@ -78,6 +77,11 @@ def of_site(work: Work, coordinator: Coordinator, names: tuple[str, ...]) -> Sit
         token=view.claim.token if view.claim is not None else 0,
         steps=steps,
     )
+
+
+def steps_of(view: MarkerView, names: tuple[str, ...], revision: str, now: float) -> tuple[StepStatus, ...]:
+    """Return how far each step of a revision is, by its markers alone; ``now`` is the wall clock."""
+    return tuple(_step(view, name, revision, now) for name in names)
 
 
 def expected(view: MarkerView, step: str, revision: str) -> float:

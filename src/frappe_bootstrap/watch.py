@@ -18,6 +18,8 @@ from coordinate.errors import BackendUnavailable
 from coordinate.types import Verdict
 from frappe_bootstrap import assets_cache, settings
 from frappe_bootstrap.bench import Bench
+from frappe_bootstrap.front import Front
+from frappe_bootstrap.operation import STEPS
 from frappe_bootstrap.waiting import Stop
 
 if TYPE_CHECKING:
@@ -58,7 +60,10 @@ def main() -> None:
     seen = {scope: int(token) for scope, _, token in (word.rpartition("=") for word in sys.argv[1:])}
     chosen = settings.load(os.environ)
     with connect(chosen.lease_url, markers_url=chosen.markers_url, ttl=chosen.ttl) as coordinator:
-        Watcher(coordinator, chosen, seen).run()
+        front = Front(chosen, coordinator, STEPS)
+        front.state = "serving"
+        with front.health(lambda text: sys.stderr.write(f"{text}\n")):
+            Watcher(coordinator, chosen, seen).run()
 
 
 class Watcher:
