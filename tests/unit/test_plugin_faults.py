@@ -13,6 +13,7 @@ from coordinate.cli import main
 from coordinate.errors import PluginError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 GOOD = """
@@ -44,14 +45,16 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Site:
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """Return a site with a plugin that is fine; what is imported from it is forgotten afterwards."""
     monkeypatch.syspath_prepend(str(tmp_path))
-    before = set(sys.modules)
     site = Site(tmp_path)
     site.install("fine")
-    monkeypatch.setattr(sys, "modules", {name: sys.modules[name] for name in before})
-    return site
+    yield site
+    # Nothing else: libraries in C do not bear to be imported twice.
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 FAULTS = {
