@@ -8,6 +8,7 @@ from coordinate.errors import BackendUnavailable, WaitTimeout
 from coordinate.types import MarkerState, Verdict
 
 if TYPE_CHECKING:
+    from coordinate.backend import Watch
     from coordinate.coordinator import Coordinator
     from coordinate.marker import Markers
     from coordinate.types import MarkerRecord
@@ -44,10 +45,14 @@ class Follower:
         born, ends_at = clock.wall(), clock.now() + timeout
         backends = {coordinator.backend, coordinator.marker_backend}
         with coordinator.hub.wait(*((backend, self.markers.topic) for backend in backends)) as wait:
+            told: MarkerRecord | None = None
             while True:
                 coordinator.hub.check_interrupt()
                 look_at = min(ends_at, clock.now() + coordinator.settings.timing.ttl)
-                record, outage = self._look()
+                channel = coordinator.hub.channel(self.markers.backend)
+                # Before looking: what is told afterwards is newer than what we see.
+                number = channel.news(self.markers.topic).number if channel is not None else 0
+                record, outage = (told, None) if told is not None else self._look()
                 if outage is not None:
                     look_at = clock.now() + _RETRY_UNAVAILABLE
                 if record is not None and self._is_over(record, born):
@@ -55,6 +60,15 @@ class Follower:
                 if clock.now() >= ends_at:
                     raise outage or self._out_of_time(record, timeout)
                 wait.sleep(look_at)
+                told = self._told(channel, number)
+
+    def _told(self, channel: Watch | None, number: int) -> MarkerRecord | None:
+        """Return our step's record if the store has told it since, with the change that woke us."""
+        news = channel.news(self.markers.topic) if channel is not None else None
+        if news is None or news.number <= number or news.record is None:
+            return None
+        ours = (news.record.step, news.record.revision) == (self._step, self._revision)
+        return news.record if ours else None
 
     def _look(self) -> tuple[MarkerRecord | None, BackendUnavailable | None]:
         try:

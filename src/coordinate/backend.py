@@ -50,6 +50,18 @@ class StoreSettings(NamedTuple):
     clock: Clock = SYSTEM
 
 
+class News(NamedTuple):
+    """What came along with the changes of a scope.
+
+    Args:
+        number: grows with each change that was reported by this channel.
+        record: a record that says done and was stored with the last change; None: look for yourself.
+    """
+
+    number: int = 0
+    record: MarkerRecord | None = None
+
+
 class Watch(ABC):
     """One waiting channel of this process to one store, however many waits there are.
 
@@ -91,6 +103,13 @@ class Watch(ABC):
         Raises:
             BackendUnavailable: the channel is broken; the core closes it and opens another.
         """
+
+    def news(self, topic: Topic) -> News:  # noqa: ARG002 -- most stores tell that something has changed, not what
+        """Return what came along with the changes of a scope that `drain` has named so far; no request.
+
+        It spares a fleet of followers to ask, all at once, for what they were just told.
+        """
+        return News()
 
     @abstractmethod
     def close(self) -> None:

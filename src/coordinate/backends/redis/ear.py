@@ -21,6 +21,8 @@ class Ear:
         self.channel = channel
         self.scopes: dict[bytes, Topic] = {}
         self.pending: set[Topic] = set()
+        self.news: dict[Topic, tuple[int, bytes]] = {}
+        """By scope: how many changes were told, and what came along with the last one."""
         self.wire = node.address.connect()
         try:
             self.number = number_of(self.wire)
@@ -36,7 +38,9 @@ class Ear:
 
     def remove(self, channel: bytes) -> None:
         """Unsubscribe, without waiting for the confirmation: `hear` reads over it."""
-        if self.scopes.pop(channel, None) is not None:
+        topic = self.scopes.pop(channel, None)
+        if topic is not None:
+            self.news.pop(topic, None)
             self.wire.send_packed_command([pack((b"UNSUBSCRIBE", channel))], check_health=False)
 
     def hear(self) -> set[Topic]:
@@ -66,4 +70,7 @@ class Ear:
                 topic = Topic("lease", name, nonce)
             if topic is not None:
                 self.pending.add(topic)
+            if channel in self.scopes:
+                number, _ = self.news.get(self.scopes[channel], (0, b""))
+                self.news[self.scopes[channel]] = (number + 1, cast(bytes, data))
         return kind, channel

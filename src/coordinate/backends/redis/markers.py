@@ -71,7 +71,7 @@ class Markers:
             if answer == b"stale":
                 message = f"marker of {scope!r} with token {token} refused: {int(detail)} is registered"
                 raise StaleToken(message, int(detail))
-            stored = _readable(detail)
+            stored = readable(detail)
             if stored is not None and stored.state is MarkerState.DONE:
                 return stored
             # A damaged record is never taken for done: it is replaced, unless somebody was faster.
@@ -81,7 +81,9 @@ class Markers:
         self, scope: str, record: MarkerRecord, data: bytes, token: int, replaced: bytes
     ) -> tuple[bytes, bytes]:
         keys = self._keys.scope(scope)
-        args = (b"%d" % token, field(record.step, record.revision), data, replaced, keys.changed)
+        # Whoever waits for a step waits for this: told what is stored, a fleet need not ask for it, all at once.
+        told = data if record.state is MarkerState.DONE else b"marker"
+        args = (b"%d" % token, field(record.step, record.revision), data, replaced, keys.changed, told)
         run = self._run_confirmed if record.state is MarkerState.DONE else self._server.run
         reply = run("writing a marker", scripts.PUT_MARKER, (keys.claim, keys.markers), args)
         answer, *detail = cast("list[bytes]", reply)
@@ -105,7 +107,7 @@ class Markers:
         records = [
             record
             for key, data in zip(pairs[::2], pairs[1::2], strict=True)
-            if (record := _readable(data)) is not None and field(record.step, record.revision) == key
+            if (record := readable(data)) is not None and field(record.step, record.revision) == key
         ]
         return MarkerView(_claim(scope, token, claim) if claimed else None, tuple(records))
 
@@ -122,7 +124,8 @@ class Markers:
         return sorted({self._keys.name_of(key) for key in stored})
 
 
-def _readable(data: bytes) -> MarkerRecord | None:
+def readable(data: bytes) -> MarkerRecord | None:
+    """Return a stored record; None if it is damaged."""
     try:
         return _wire.decode(MarkerRecord, data)
     except CorruptRecord:

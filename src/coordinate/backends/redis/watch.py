@@ -8,9 +8,10 @@ import select
 import threading
 from typing import TYPE_CHECKING
 
-from coordinate.backend import Watch
+from coordinate.backend import News, Watch
 from coordinate.backends.redis.ear import Ear
 from coordinate.backends.redis.failures import DRIVER_ERRORS, failure
+from coordinate.backends.redis.markers import readable
 from coordinate.backends.redis.wires import sever
 from coordinate.errors import BackendUnavailable, CoordinateError
 
@@ -106,6 +107,15 @@ class RedisWatch(Watch):
         with self._talking():
             self._refuse_if(self._moved, "the servers have changed")
             return frozenset(topic for ear in self._ears.values() for topic in ear.hear())
+
+    def news(self, topic: Topic) -> News:
+        """Return the record that was published when it was stored as done, if it came last."""
+        with self._lock:
+            found = [ear.news[topic] for ear in self._ears.values() if topic in ear.news]
+        if self._over or not found:
+            return News()
+        number, data = found[-1]
+        return News(number, readable(data) if data.startswith(b"{") else None)
 
     def sever(self) -> None:
         """Break the channel from outside, because the servers have changed; takes no lock."""

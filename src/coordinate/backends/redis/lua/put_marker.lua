@@ -2,7 +2,7 @@
 --
 -- KEYS: 1 claim, 2 markers
 -- ARGV: 1 token, 2 field, 3 record (JSON), 4 a stored value that may be replaced although it says done, or '',
---       5 channel of the scope
+--       5 channel of the scope, 6 what is published there
 -- Returns: {'stored'}, {'stale', registered token} or {'done', the stored value}
 -- Errors: CORRUPT the registered claim has no usable token
 
@@ -20,6 +20,6 @@ if stored and stored ~= ARGV[3] and stored ~= ARGV[4] then
     return {'done', stored}
   end
 end
-redis.call('PUBLISH', ARGV[5], 'marker')
+redis.call('PUBLISH', ARGV[5], ARGV[6])
 redis.call('HSET', KEYS[2], ARGV[2], ARGV[3])
 return {'stored'}
