@@ -54,3 +54,15 @@ def test_every_hazard_point_and_pain_has_its_line(kind: str, count: int) -> None
     sources = "".join(path.read_text() for path in sorted((root / "tests").rglob("test_*.py")))
     missing = [name for name in re.findall(r"\btest_\w+(?=`)", page) if f"def {name}(" not in sources]
     assert [name for name in missing if not list((root / "tests").rglob(f"{name}.py"))] == []
+
+
+def test_the_guide_for_plugins_shows_what_the_template_has() -> None:
+    """Each piece of Python and TOML in it stands in a file of the template, word for word."""
+    root = README.parent
+    guide = (root / "docs" / "how-to" / "write-a-plugin.md").read_text()
+    template = root / "examples" / "plugin_template"
+    sources = [path.read_text() for kind in ("*.py", "*.toml") for path in template.rglob(kind)]
+    pieces = re.findall(r"^```(?:python|toml)\n(.*?)^```", guide, re.MULTILINE | re.DOTALL)
+    assert len(pieces) == 5
+    for piece in pieces:
+        assert any(piece in source for source in sources), piece

@@ -21,7 +21,7 @@ PLUGINS = sorted((ROOT / "plugins").glob("*/src"))
 
 LAYERS = (
     ("values", "errors types events _alarm _clock _identity _names _wire _version"),
-    ("port", "backend url"),
+    ("port", "backend polling url"),
     ("backends", "backends"),
     ("entry", "config hookspecs _plugins _entry_points"),
     ("core", "lease _cohort _contest _keeper marker _waiting process _guard _supervise _pulse"),

@@ -12,6 +12,7 @@ import msgspec
 from coordinate import types as t
 from coordinate.backend import Backend, StoreSettings, Watch
 from coordinate.errors import AlreadyDone, BackendUnavailable, ConfigError, StaleToken
+from coordinate.polling import PollingWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -19,42 +20,10 @@ if TYPE_CHECKING:
     from coordinate.url import StoreUrl
 
 _TABLES = """
-CREATE TABLE IF NOT EXISTS lease (name PRIMARY KEY, token INTEGER, broken INTEGER, grant_, owner, expires REAL);
+CREATE TABLE IF NOT EXISTS lease (name PRIMARY KEY, token INTEGER, broken INTEGER, ttl REAL, owner, expires REAL);
 CREATE TABLE IF NOT EXISTS claim (scope PRIMARY KEY, token INTEGER, data);
 CREATE TABLE IF NOT EXISTS marker (scope, step, revision, data, PRIMARY KEY (scope, step, revision));
 """
-
-
-class PollingWatch(Watch):
-    """Says nothing: waiters look for themselves."""
-
-    poll_interval = 0.5
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._topics: set[t.Topic] = set()
-
-    def fileno(self) -> int:
-        """Return a descriptor that never becomes readable."""
-        return self._fd
-
-    def add(self, topic: t.Topic) -> None:
-        """Remember it."""
-        self._topics.add(topic)
-
-    def remove(self, topic: t.Topic) -> None:
-        """Forget it."""
-        self._topics.discard(topic)
-
-    def drain(self) -> frozenset[t.Topic]:
-        """Return every scope: each may have changed."""
-        return frozenset(topic for topic in self._topics if topic.kind == "markers")
-
-    def close(self) -> None:
-        """Close once."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
 
 
 class SqliteBackend(Backend):
@@ -93,17 +62,17 @@ class SqliteBackend(Backend):
             message = f"{self._path}: {error}: is the folder there and writable?"
             raise BackendUnavailable(message) from error
 
-    def _held(self, base: sqlite3.Connection, name: str) -> tuple[t.Grant, t.LeaseRecord] | None:
-        row = base.execute("SELECT grant_, owner, expires FROM lease WHERE name=? AND grant_ != ''", (name,)).fetchone()
-        if row is None:
-            return None
-        grant, left = msgspec.json.decode(row[0], type=t.Grant), row[2] - self._settings.clock.now()
+    def _held(self, base: sqlite3.Connection, name: str) -> t.LeaseRecord | None:
+        query = "SELECT token, ttl, owner, expires FROM lease WHERE name=? AND owner != ''"
+        row = base.execute(query, (name,)).fetchone()
+        left = row[3] - self._settings.clock.now() if row else 0.0
         # More than its whole length: from before a reboot of this host.
-        if not 0 < left <= grant.ttl:
+        if row is None or not 0 < left <= row[1]:
             return None
-        return grant, t.LeaseRecord(name, grant.token, msgspec.json.decode(row[1], type=t.Owner), grant.ttl, left)
+        return t.LeaseRecord(name, row[0], msgspec.json.decode(row[2], type=t.Owner), row[1], left)
 
-    def _tokens(self, base: sqlite3.Connection, name: str) -> tuple[int, int]:
+    @staticmethod
+    def _tokens(base: sqlite3.Connection, name: str) -> tuple[int, int]:
         return base.execute("SELECT token, broken FROM lease WHERE name=?", (name,)).fetchone() or (0, 0)
 
     def acquire(
@@ -113,13 +82,12 @@ class SqliteBackend(Backend):
         del queue, unled
         with self._locked() as base:
             held, (token, broken) = self._held(base, name), self._tokens(base, name)
-            if held is not None and held[0].nonce != owner.nonce:
-                return t.Held(held[1], held[1].remaining)
-            grant = held[0] if held else t.Grant(name, max(token, floor) + 1, owner.nonce, ttl)
-            texts = msgspec.json.encode(grant), msgspec.json.encode(owner)
-            row = (name, grant.token, broken, *texts, self._settings.clock.now() + grant.ttl)
+            if held is not None and held.owner.nonce != owner.nonce:
+                return t.Held(held, held.remaining)
+            token, ttl = (held.token, held.ttl) if held else (max(token, floor) + 1, ttl)
+            row = (name, token, broken, ttl, msgspec.json.encode(owner), self._settings.clock.now() + ttl)
             base.execute("REPLACE INTO lease VALUES (?,?,?,?,?,?)", row)
-            return t.Granted(grant)
+            return t.Granted(t.Grant(name, token, owner.nonce, ttl))
 
     def withdraw(self, name: str, owner: t.Owner) -> None:
         """There is no line."""
@@ -134,10 +102,10 @@ class SqliteBackend(Backend):
 
     def _renew(self, base: sqlite3.Connection, grant: t.Grant) -> t.RenewAnswer:
         held, (token, broken) = self._held(base, grant.name), self._tokens(base, grant.name)
-        if held is not None and (held[0].token, held[0].nonce) == (grant.token, grant.nonce):
-            until = self._settings.clock.now() + held[0].ttl
+        if held is not None and (held.token, held.owner.nonce) == (grant.token, grant.nonce):
+            until = self._settings.clock.now() + held.ttl
             base.execute("UPDATE lease SET expires=? WHERE name=?", (until, grant.name))
-            return t.Renewed(held[0].ttl)
+            return t.Renewed(held.ttl)
         if broken > grant.token:
             return t.Gone(t.LossReason.BROKEN)
         return t.Gone(t.LossReason.TAKEN if token > grant.token else t.LossReason.EXPIRED)
@@ -146,28 +114,27 @@ class SqliteBackend(Backend):
         """End the lease if its nonce is ours."""
         with self._locked() as base:
             held = self._held(base, grant.name)
-            ours = held is not None and held[0].nonce == grant.nonce
-            if ours:
-                base.execute("UPDATE lease SET grant_='' WHERE name=?", (grant.name,))
-            return ours
+            if held is None or held.owner.nonce != grant.nonce:
+                return False
+            base.execute("UPDATE lease SET owner='' WHERE name=?", (grant.name,))
+            return True
 
     def holder(self, name: str) -> t.LeaseRecord | None:
         """Return the holder."""
         with self._locked() as base:
-            held = self._held(base, name)
-            return held[1] if held else None
+            return self._held(base, name)
 
     def leases(self, prefix: str = "") -> list[t.LeaseRecord]:
         """Return all holders below a prefix."""
         with self._locked() as base:
-            names = [row[0] for row in base.execute("SELECT name FROM lease ORDER BY name").fetchall()]
-            return [held[1] for name in names if name.startswith(prefix) and (held := self._held(base, name))]
+            names = [name for (name,) in base.execute("SELECT name FROM lease ORDER BY name").fetchall()]
+            return [held for name in names if name.startswith(prefix) and (held := self._held(base, name))]
 
     def break_lease(self, name: str) -> int:
         """End the lease and raise the token."""
         with self._locked() as base:
             raised = self._tokens(base, name)[0] + 1
-            base.execute("REPLACE INTO lease VALUES (?,?,?,'','',0)", (name, raised, raised))
+            base.execute("REPLACE INTO lease VALUES (?,?,?,0,'',0)", (name, raised, raised))
             return raised
 
     def claim(self, scope: str, claim: t.Claim) -> None:
@@ -187,8 +154,7 @@ class SqliteBackend(Backend):
         """Store a record under the claimed token."""
         with self._locked() as base:
             claim, key = self._claim(base, scope), (scope, record.step, record.revision)
-            if claim is None or claim.token != token:
-                floor = claim.token if claim else 0
+            if (floor := claim.token if claim else 0) != token or not claim:
                 raise StaleToken(f"marker of {scope!r} refused: {floor} is registered", floor)  # noqa: EM102, TRY003 -- short
             query = "SELECT data FROM marker WHERE scope=? AND step=? AND revision=?"
             old = [_record(row[0]) for row in base.execute(query, key).fetchall()]
@@ -205,14 +171,15 @@ class SqliteBackend(Backend):
     def delete_marker(self, scope: str, step: str, revision: str) -> bool:
         """Forget a record."""
         with self._locked() as base:
-            query = "DELETE FROM marker WHERE scope=? AND step=? AND revision=?"
-            return base.execute(query, (scope, step, revision)).rowcount > 0
+            key = (scope, step, revision)
+            return base.execute("DELETE FROM marker WHERE scope=? AND step=? AND revision=?", key).rowcount > 0
 
     def scopes(self) -> list[str]:
         """Return known scopes."""
         with self._locked() as base:
-            query = "SELECT scope FROM claim UNION SELECT scope FROM marker ORDER BY scope"
-            return [row[0] for row in base.execute(query)]
+            return [
+                row[0] for row in base.execute("SELECT scope FROM claim UNION SELECT scope FROM marker ORDER BY scope")
+            ]
 
     def watch(self) -> Watch:
         """Return a channel that polls."""
