@@ -50,6 +50,17 @@ class StoreSettings(NamedTuple):
     clock: Clock = SYSTEM
 
 
+_LACKS = {
+    "EXPIRY": "a holder that lives but hangs keeps its leases here",
+    "WAKE": "this store cannot tell waiters; they look for themselves",
+    "FLOOR": "after a restart this store may grant tokens that it has granted before",
+    "CROSS_PROCESS": "only the threads of one process share this store",
+    "CROSS_HOST": "only one host takes part in this store",
+    "FAILOVER": "a failover or restart of this store may let a second holder in",
+    "DURABLE_MARKERS": "this store may forget what it has acknowledged when it restarts",
+}
+
+
 class News(NamedTuple):
     """What came along with the changes of a scope.
 
@@ -236,6 +247,13 @@ class Backend(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str]:
         """Return facts about the store for people: kind, address without password, version."""
+
+    def lacks(self, capability: Capability) -> str:
+        """Return why this store, as configured, does not declare a capability, for the error of ``require``.
+
+        A store whose settings decide names the one to change.
+        """
+        return _LACKS[capability.name]
 
     def doctor(self) -> list[Finding]:
         """Return which settings of the store, as configured, break a promise, for ``coordinate doctor``.

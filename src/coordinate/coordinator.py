@@ -55,7 +55,7 @@ def connect(
 
     Raises:
         ConfigError: a value that cannot work, or a plugin that is missing.
-        Unsupported: a required capability is not declared.
+        Unsupported: a required capability is not declared; the message says why, and what would change that.
 
     Example:
         >>> with connect("memory://") as coordinator:
@@ -66,10 +66,12 @@ def connect(
     coordinator = Coordinator(settings)
     # Asking a store for its capabilities may need a round trip: only when somebody wants to know.
     wanted = set(require)
-    missing = sorted(each.value for each in wanted - coordinator.backend.capabilities) if wanted else []
+    backend = coordinator.backend
+    missing = sorted(wanted - backend.capabilities, key=lambda each: each.value) if wanted else []
     if missing:
+        reasons = "; ".join(f"{each.value} ({backend.lacks(each)})" for each in missing)
         coordinator.close()
-        message = f"{settings.url} does not promise: {', '.join(missing)}"
+        message = f"{settings.url} does not promise: {reasons}"
         raise Unsupported(message)
     return coordinator
 

@@ -96,6 +96,13 @@ class FileBackend(Backend):
             found.add(Capability.CROSS_HOST)
         return frozenset(found)
 
+    def lacks(self, capability: Capability) -> str:
+        """Name the file system where that decides."""
+        if capability is Capability.CROSS_HOST:
+            facts = self.describe()
+            return f"the file system is {facts['file system']}: {facts['hosts']}"
+        return super().lacks(capability)
+
     @property
     def store_id(self) -> str:
         """Return the folder's real path and the namespace."""

@@ -101,6 +101,20 @@ class RedisBackend(Backend):
         self._capabilities, self._asked_at = capabilities, changes
         return capabilities
 
+    def lacks(self, capability: Capability) -> str:
+        """Name the settings of the server, or the option, that stand in the way."""
+        if capability is Capability.FAILOVER:
+            return "quarantine=off in the URL" if not self._census.hidden else "the server hides INFO: allow +info"
+        if capability is Capability.DURABLE_MARKERS:
+            try:
+                found = [finding for finding in self.doctor() if "markers" in finding.concerns]
+            except BackendUnavailable as error:
+                return f"the server has not answered: {error}"
+            if found:
+                return "; ".join(f"{finding.setting}: {finding.fix}" for finding in found)
+            return "the server does not show how it persists: allow +config|get and +info"
+        return super().lacks(capability)
+
     def _promises_durable_markers(self) -> bool:
         return Capability.DURABLE_MARKERS in self.capabilities
 
