@@ -21,7 +21,9 @@ def context(ca: str | None, certfile: str | None, keyfile: str | None, password:
     """
     import ssl  # noqa: PLC0415 -- loads OpenSSL: only for encrypted connections
 
-    made = ssl.create_default_context()
+    # Not ssl's default context: from Python 3.13 on it refuses authorities that lack an extension, as private ones do.
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    made.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if ca:
         made.load_verify_locations(ca)
     if certfile and keyfile:

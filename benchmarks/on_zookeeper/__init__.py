@@ -1,0 +1,1 @@
+"""Leases and markers on ZooKeeper, next to what bare requests and watches of kazoo can do."""
