@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.common.plan import FULL, QUICK
 from benchmarks.on_files.workloads import ORDER
-from benchmarks.on_redis.plan import FULL, QUICK
 
 
 def main() -> int:

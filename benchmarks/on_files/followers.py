@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from benchmarks.on_redis.fleet import Member
+    from benchmarks.common.fleet import Member
 
 _MOVED_TO = 0x80
 _WITHIN = 30.0

@@ -11,15 +11,15 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from benchmarks.common.fleet import Fleet, NotReadyError
+from benchmarks.common.processors import cpu_seconds
+from benchmarks.common.table import Table
 from benchmarks.on_files.followers import Audience, BareInotify, Marker, News
 from benchmarks.on_files.ways import ALL, BareFlock, Coordinate, Way
-from benchmarks.on_redis.fleet import Fleet, NotReadyError
-from benchmarks.on_redis.server import cpu_seconds
-from benchmarks.on_redis.table import Table
 
 if TYPE_CHECKING:
-    from benchmarks.on_redis.fleet import Member
-    from benchmarks.on_redis.plan import Plan
+    from benchmarks.common.fleet import Member
+    from benchmarks.common.plan import Plan
 
 _HOLD = 0.001
 _SETTLE = 0.5

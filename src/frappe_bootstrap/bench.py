@@ -19,7 +19,6 @@ from frappe_bootstrap.settings import child_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from coordinate import Lease
     from coordinate.steps import StepContext
     from frappe_bootstrap.record import Creation
     from frappe_bootstrap.settings import Settings
@@ -89,7 +88,7 @@ class Bench:
         """
         ends_at = time.monotonic() + seconds
         while (left := ends_at - time.monotonic()) > 0:
-            context.lease.check()
+            context.check()
             self._stop.sleep(min(left, _TICK))
 
     def inspect(self, *, root: bool = False, reachable: bool = False) -> inspection.Answer:
@@ -118,7 +117,7 @@ class Bench:
         self._known = inspection.classify(answer)
         return self._known
 
-    def known_state(self, lease: Lease) -> inspection.State:
+    def known_state(self, context: StepContext) -> inspection.State:
         """Return the state of the site, without another look where nobody can have changed it since the last one.
 
         That is: the last look came after our last command, that command ran under this very grant, and the lease
@@ -128,8 +127,8 @@ class Bench:
             LeaseLost: it is not.
             BackendUnavailable: as `state`.
         """
-        lease.check()
-        known = self._known if lease.token == self._ran_under else None
+        context.check()
+        known = self._known if context.lease.token == self._ran_under else None
         return known or self.state()
 
     def run(
@@ -198,7 +197,7 @@ class Bench:
         request = {**self._request("record", root=False), "name": name, "value": row, "force": force}
         done = self.act(context, {**request, "token": context.lease.token})
         if done.stale:
-            context.lease.check()
+            context.check()
             refuse(
                 f"the record in the database was written under token {done.stale}, ours is {context.lease.token}: the "
                 "database was used with another lease store. If it belongs here: frappe-bootstrap adopt "

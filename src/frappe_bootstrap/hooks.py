@@ -39,12 +39,12 @@ def around(step: Step, work: Work) -> Step:
 
 
 def _call(phase: str, context: StepContext, work: Work) -> None:
-    context.lease.check()
+    context.check()
     chosen, step = work.settings, context.record.step
     hooks = plugins().hook
     call = hooks.frappe_bootstrap_before_step if phase == "pre" else hooks.frappe_bootstrap_after_step
-    call(step=step, site=chosen.site, revision=chosen.revision, token=context.lease.token, check=context.lease.check)
-    context.lease.check()
+    call(step=step, site=chosen.site, revision=chosen.revision, token=context.lease.token, check=context.check)
+    context.check()
     program = chosen.operation.hooks.get((phase, step))
     if program is None:
         return

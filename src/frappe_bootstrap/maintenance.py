@@ -86,7 +86,7 @@ class Maintenance:
     def _edit(self, context: StepContext, change: config_files.Change) -> None:
         def checked(before: dict[str, object]) -> dict[str, object]:
             """Check under the file's lock: a newer leader's token is in the journal."""
-            context.lease.check()
+            context.check()
             token = (_journal(before) or {}).get("token", 0)
             if isinstance(token, int) and token > context.lease.token:
                 refuse("a newer leader has taken the site's maintenance over", EXIT_UNSETTLED)

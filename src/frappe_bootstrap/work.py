@@ -65,7 +65,7 @@ class Work:
         folder = self.settings.sites / self.settings.site / "locks"
         limit = time.monotonic() + LOCKS_TIMEOUT
         while held := [path.name for path in sorted(folder.glob("*.lock")) if not config_files.is_free(path)]:
-            context.lease.check()
+            context.check()
             if time.monotonic() > limit:
                 message = f"a command that is not ours still holds {', '.join(held)} in {folder}"
                 raise CommandFailed(message, EXIT_UNSETTLED, message)
@@ -106,7 +106,7 @@ class Work:
             creation: what is written into the database that the command makes.
         """
         step = context.record.step
-        context.lease.check()
+        context.check()
         self.bench.run(context, *argv, secrets=private, creation=creation, on_line=lambda text: self.log(step, text))
 
     def for_site(self, context: StepContext, *argv: str) -> None:
@@ -124,12 +124,12 @@ class Work:
             return
         if before:
             context.note(previous_apps=" ".join(before))
-        context.lease.check()
+        context.check()
         files.replace(path, "\n".join(self.image) + "\n")
 
     def healthy(self, context: StepContext) -> State:
         """Return the state of the site; end the step for good if it is not healthy."""
-        state = self.bench.known_state(context.lease)
+        state = self.bench.known_state(context)
         if state.kind is not Kind.HEALTHY:
             reason = f"site {self.settings.site} is {state}"
             refuse(reason)

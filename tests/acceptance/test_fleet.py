@@ -18,9 +18,17 @@ from tests.acceptance.fleet import SECRETS, SITE, Fleet
 from tests.servers import redis_server
 
 STEPS = ("config", "site", "migrate", "apps", "assets", "ready")
-# Kills the bootstrap above it, as a step does that takes its whole container along.
+# Kills the bootstrap above it, as a step does that takes its whole container along; but not before the step's output
+# is on record, which takes up to a second.
 KILL_CONTAINER = """#!{python}
-import os, signal
+import os, pathlib, signal, time
+until = time.monotonic() + 60
+while time.monotonic() < until:
+    folder = pathlib.Path("{records}")
+    token = max(path.suffix for path in folder.rglob("claim.*"))
+    if any(b"Migrating" in path.read_bytes() for path in folder.rglob(f"m.*{{token}}.*")):
+        break
+    time.sleep(0.05)
 pid = os.getpid()
 while pid > 1:
     words = open(f"/proc/{{pid}}/cmdline", "rb").read().split(b"\\0")
@@ -169,7 +177,7 @@ def test_a_step_that_always_fails_stops_the_fleet(tmp_path: Path, redis_port: in
 def test_a_step_that_always_kills_its_container_stops_the_fleet(tmp_path: Path, redis_port: int) -> None:
     """An orchestrator restarts what dies; after five crashes everybody ends with 76 and the step's last lines."""
     script = tmp_path / "kill-container"
-    script.write_text(KILL_CONTAINER.format(python=sys.executable))
+    script.write_text(KILL_CONTAINER.format(python=sys.executable, records=tmp_path / "sites" / ".frappe_bootstrap"))
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     with Fleet(
         tmp_path, 2, redis_port, STANDIN_DIE_CALL=f"migrate:after_patches={script}", STANDIN_SCALE="0.3"

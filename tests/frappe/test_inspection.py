@@ -128,16 +128,16 @@ def test_a_look_is_repeated_unless_nobody_can_have_changed_anything(
     monkeypatch.setattr(bench, "inspect", lambda **_: looks.append(0) or read(healthy))
     context: Any = Context(7)
     bench.state()
-    bench.known_state(context.lease)
+    bench.known_state(context)
     assert len(looks) == 2, "before the lease, anybody may have led"
     bench.run(context, "migrate")
-    bench.known_state(context.lease)
+    bench.known_state(context)
     assert len(looks) == 3, "a command changes the site"
-    assert bench.known_state(context.lease).kind is Kind.HEALTHY
+    assert bench.known_state(context).kind is Kind.HEALTHY
     assert len(looks) == 3, "nobody else may"
     later: Any = Context(9)
-    bench.known_state(later.lease)
+    bench.known_state(later)
     assert len(looks) == 4, "somebody led in between"
     context.is_lost = True
     with pytest.raises(LeaseLost):
-        bench.known_state(context.lease)
+        bench.known_state(context)

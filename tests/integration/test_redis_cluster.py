@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coordinate.backends.redis import RedisBackend
+    from coordinate.lease import Lease
     from tests.stacks.cluster import Cluster
 
 TTL = 9.0
@@ -279,6 +280,14 @@ def test_a_held_lease_lives_through_the_death_of_its_primary(cluster: Cluster) -
         cluster.restart(old)
 
 
+def released(lease: Lease) -> bool:
+    """Return whether a lease is given back; not while the store gives no usable answer."""
+    try:
+        return lease.release()
+    except BackendUnavailable:
+        return False
+
+
 def test_who_waits_gets_it_after_the_death_of_the_primary(cluster: Cluster) -> None:
     """The channel is opened anew on the successor."""
     with connect(cluster.url(), ttl=TTL) as coordinator, connect(cluster.url(), ttl=TTL) as second:
@@ -290,7 +299,8 @@ def test_who_waits_gets_it_after_the_death_of_the_primary(cluster: Cluster) -> N
         eventually(lambda: bool(cluster.read(key)), within=WITHIN, what="the line")
         old = cluster.fail_over(key)
         lease.check()
-        assert lease.release()
+        # The client's map may be a tenth of a second older than the failover: it says so, and is asked again.
+        eventually(lambda: released(lease), within=WITHIN, what="the successor")
         assert taken.wait(WITHIN)
         waiter.join()
         cluster.restart(old)

@@ -127,7 +127,8 @@ def test_who_waits_takes_over_when_holder_and_primary_die_together_and_not_befor
     with connect(stack.url, ttl=ttl) as coordinator:
         with subprocess.Popen([sys.executable, "-c", HOLDER, stack.url, str(ttl)], stdout=subprocess.PIPE) as holder:
             assert holder.stdout is not None
-            token = int(holder.stdout.readline().split()[0])
+            first = holder.stdout.readline()
+            token = int(first.split()[0])
             taken: list[tuple[float, int]] = []
 
             def wait() -> None:
@@ -140,7 +141,7 @@ def test_who_waits_takes_over_when_holder_and_primary_die_together_and_not_befor
                 eventually(lambda: client.exists("coordinate:{l:job}:queue") == 1, what="the waiter's place in line")
             old = stack.kill_primary()
             holder.send_signal(signal.SIGKILL)
-            deadline = max(float(line.split()[1]) for line in holder.stdout.readlines())
+            deadline = max(float(line.split()[1]) for line in [first, *holder.stdout.readlines()])
             stack.wait_for_new_primary(old)
             promoted = time.clock_gettime(time.CLOCK_BOOTTIME)
             waiter.join(60)

@@ -82,7 +82,7 @@ class Assets:
         if closed:
             maintenance.on(context)
         try:
-            volume.link(self._sites, self._baked, context.lease.check)
+            volume.link(self._sites, self._baked, context.check)
         except OSError as error:
             self._decline(f"the image's assets cannot be linked: {error}")
         finally:
@@ -98,11 +98,11 @@ class Assets:
             )
         if (self._sites / "assets").is_symlink():
             # A build must not write through a link into an image.
-            self._work.log("assets", volume.release(self._sites, context.lease.check))
+            self._work.log("assets", volume.release(self._sites, context.check))
         unresolved = image.unresolved_assets(self._sites)
         self._work.write_apps(context)
         self._work.command(context, "build", "--production")
-        context.lease.check()
+        context.check()
         # A build keeps the names of an older map that nothing writes any more: they would never resolve.
         image.forget_assets(self._sites, unresolved or [])
 

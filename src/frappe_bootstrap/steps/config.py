@@ -35,7 +35,7 @@ class Config:
         self._work.log("config", "common_site_config.json written: the environment has changed")
 
     def _configure(self, context: StepContext) -> None:
-        context.lease.check()
+        context.check()
         changed = config_files.write_common(self._work.settings)
         self._work.log("config", "common_site_config.json " + ("written" if changed else "is as it should be"))
 

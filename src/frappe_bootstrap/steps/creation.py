@@ -172,7 +172,7 @@ class Creation:
         """Do what new-site leaves to the first user, then say that the creation has ended."""
         if ours is None or self._work.bench.state().kind is not Kind.HEALTHY:
             return
-        context.lease.check()
+        context.check()
         # The framework makes the key when it first needs it, in whichever process that is: better once, now.
         key = base64.urlsafe_b64encode(os.urandom(32)).decode()
         config_files.write_site(self._work.settings, {"encryption_key": key})
@@ -180,7 +180,7 @@ class Creation:
             self._work.for_site(context, "scheduler", "enable")
         done = msgspec.structs.replace(ours, done=True, token=context.lease.token)
         self._work.bench.write_record(context, "creation", done)
-        context.lease.check()
+        context.check()
         config_files.write_site(self._work.settings, {}, {FINISHED: ours.nonce})
 
     def _accept(self, context: StepContext, state: State, ours: record.Creation | None) -> None:
@@ -221,7 +221,7 @@ def finished(work: Work) -> str:
 
 def rotate(work: Work, context: StepContext) -> None:
     """Write the environment's password into the config, after it was let in and the config's was not."""
-    context.lease.check()
+    context.check()
     config_files.write_site(work.settings, {}, {"db_password": work.settings.database.password})
     work.log("site", "DB_PASS is the database's password now: written to site_config.json")
 

@@ -52,7 +52,7 @@ class Mirrors:
     def _mirror(self, context: StepContext) -> None:
         """Write the files that probes of the original image look at; we never read them as truth."""
         for path in self._mirrors():
-            context.lease.check()
+            context.check()
             self._write_mirror(path, context.lease.token)
 
     def restore(self, coordinator: Coordinator) -> None:
