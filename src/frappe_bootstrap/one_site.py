@@ -124,7 +124,8 @@ class Site:
             if done:
                 refuse(
                     f"revision {settings.revision} of site {self.name} is recorded as done, but the site is {state}; "
-                    "was a volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
+                    "was a volume or a database replaced? Restore it, or clear the records: "
+                    f"frappe-bootstrap retry --done {self.name}"
                 )
             return True
         verdict = revisions.judge(settings, state)

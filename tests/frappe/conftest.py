@@ -131,8 +131,10 @@ def tiny_redis(folder: Path) -> Iterator[int]:
     """Run the tiny Redis for redis_cache and redis_queue; yield its port."""
     path = folder / "port"
     with subprocess.Popen([sys.executable, EXAMPLE / "redis_standin.py", "--port-file", path]) as server:
-        yield wait_for_port(server, path)
-        server.terminate()
+        try:
+            yield wait_for_port(server, path)
+        finally:
+            server.terminate()
         assert server.wait(LIMIT) == 0
 
 
