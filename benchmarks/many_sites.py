@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.frappe.conftest import Fleet, empty_fleet, tiny_redis
+from tests.frappe.conftest import Fleet, new_fleet, tiny_redis
 
 REPLICAS = (1, 4)
 
@@ -42,7 +42,7 @@ def main() -> None:
     names = " ".join(f"s{number}" for number in range(wanted.sites))
     several = {"SITE": "", "SITES": names, "MIGRATE_PARALLEL": str(max(REPLICAS)), "APPS": "", "BOOT_TIMEOUT": "3600"}
     with tempfile.TemporaryDirectory() as name, tiny_redis(Path(name)) as port:
-        fleet = empty_fleet(Path(name), port)
+        fleet = new_fleet(Path(name), port)
         try:
             boot(fleet, max(REPLICAS), **several)
             took = {

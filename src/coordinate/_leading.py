@@ -95,7 +95,8 @@ class StepContext:
         """Run a guarded command to its end and return the last lines of its output (both streams).
 
         It may take ``timeout`` seconds, and no more than what is left of its attempt at the step. Its last lines are
-        recorded in the marker about once a second, so others see how far it is.
+        recorded in the marker about once a second, so others see how far it is; a line for which ``on_line`` returns
+        False is not among them.
 
         Raises:
             CommandFailed: it ended with a code other than 0.

@@ -35,6 +35,8 @@ class Fleet:
     root: Path
     environ: dict[str, str]
     canaries: dict[str, str]
+    apps: list[str] = field(default_factory=lambda: ["demo_app"])
+    patches: dict[str, list[str]] = field(default_factory=dict)
     benches: list[Path] = field(default_factory=list)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -52,7 +54,8 @@ class Fleet:
     def add(self) -> None:
         """Make the bench of one more replica."""
         path = self.root / f"bench-{len(self.benches)}"
-        self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
+        made = make_bench.make_bench(path, self.apps, apps_txt=False, sites=self.sites, patches=self.patches)
+        self.benches.append(made)
 
     def start(self, *command: str, program: str = "", **environ: str) -> subprocess.Popen[str]:
         """Start one more replica; ``program``: Python that becomes the bootstrap."""
@@ -145,7 +148,7 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield port
 
 
-def empty_fleet(folder: Path, redis_port: int) -> Fleet:
+def new_fleet(folder: Path, redis_port: int) -> Fleet:
     """Return a fleet without replicas, on an empty volume and an empty database server."""
     canaries = {name: f"canary-{secrets.token_hex(6)}" for name in ("DB_ROOT_PASS", "ADMIN_PASS", "DB_PASS")}
     database = make_bench.make_database(folder / "server", canaries["DB_ROOT_PASS"])
@@ -174,7 +177,7 @@ def empty_fleet(folder: Path, redis_port: int) -> Fleet:
 @pytest.fixture
 def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
     """Return an empty fleet; what it leaves running is ended."""
-    fleet = empty_fleet(tmp_path, redis_port)
+    fleet = new_fleet(tmp_path, redis_port)
     monkeypatch.setenv("STANDIN_DB_DIR", fleet.environ["STANDIN_DB_DIR"])
     yield fleet
     fleet.close()

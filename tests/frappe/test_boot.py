@@ -199,12 +199,17 @@ def test_what_cannot_be_done_ends_with_a_code_of_its_own(
 
 
 def test_a_failing_step_ends_every_member_with_the_last_lines(fleet: Fleet) -> None:
-    """After the fleet's budget; the reason is what the command printed."""
+    """After the fleet's budget; the reason is what the command printed, without what the shim tells only us."""
     replicas = [fleet.start("echo", "serving", STANDIN_FAIL="migrate:locked") for _ in range(2)]
     for child in replicas:
         out, err = child.communicate(timeout=LIMIT)
         assert (child.returncode, out) == (76, "")
         assert "stand-in failure at migrate:locked" in err
+        assert "database session" not in err
+    record = fleet.record("migrate")
+    assert record["notes"]["sessions"]
+    assert "stand-in failure" in record["detail"]
+    assert "database session" not in record["detail"]
     assert fleet.commands()["migrate"] == 3
 
 

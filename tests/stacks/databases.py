@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,10 +38,12 @@ class Server:
     kind: str
     port: int
     root: str
+    tls: dict[str, Any] = field(default_factory=dict)
+    """Words for the driver, with which every connection is made."""
 
     def connect(self, user: str = "", password: str = ROOT_PASSWORD, database: str = "", **options: Any) -> Any:  # noqa: ANN401 - a driver's
         """Return a connection whose statements commit themselves."""
-        address = {"host": HOST, "port": self.port, "user": user or self.root, "password": password}
+        address = {"host": HOST, "port": self.port, "user": user or self.root, "password": password, **self.tls}
         if self.kind == "mariadb":
             return pymysql.connect(**address, database=database or None, autocommit=True, **options)
         connection = psycopg2.connect(**address, dbname=database or "postgres", **options)
@@ -85,18 +87,20 @@ def _run(command: list[str], **options: Any) -> None:  # noqa: ANN401 - those of
 
 
 @contextlib.contextmanager
-def mariadb(folder: Path) -> Iterator[Server]:
-    """Run MariaDB as the user who runs the tests."""
+def mariadb(folder: Path, *words: str, **tls: Any) -> Iterator[Server]:  # noqa: ANN401 - the driver's
+    """Run MariaDB as the user who runs the tests, with further ``words`` of its own; ``tls``: of the driver."""
     (folder / "init.sql").write_text(_MARIADB_INIT)
     user = f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'nobody')}"
     data = f"--datadir={folder / 'data'}"
-    install = [program("mariadb-install-db"), "--no-defaults", data, user]
+    # Two installations at the same time get in each other's way in a common folder.
+    tmp = f"--tmpdir={folder}"
+    install = [program("mariadb-install-db"), "--no-defaults", data, user, tmp]
     modest = ["--skip-test-db", "--auth-root-authentication-method=normal", "--innodb-log-file-size=4M"]
     _run([*install, *modest])
-    server = Server("mariadb", free_port(), "root")
-    command = [program("mariadbd"), "--no-defaults", data, user, f"--init-file={folder / 'init.sql'}"]
+    server = Server("mariadb", free_port(), "root", tls)
+    command = [program("mariadbd"), "--no-defaults", data, user, tmp, f"--init-file={folder / 'init.sql'}"]
     command += [f"--bind-address={HOST}", f"--port={server.port}", f"--socket={folder / 'socket'}"]
-    command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--skip-name-resolve"]
+    command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--skip-name-resolve", *words]
     with _running(command, folder, server):
         yield server
 
