@@ -107,6 +107,13 @@ def test_it_is_what_the_original_was_for_those_who_run_it() -> None:
     assert {"IMAGE_REV=v1", "BOOTSTRAP_MODE=supervise", "WAITING_ROOM_PORT=8080"} <= set(config["Env"])
 
 
+def test_another_revision_has_other_apps_although_a_secret_is_no_part_of_a_caches_key() -> None:
+    """An image that says v2 and brings the apps of v1 would be the worst of all."""
+    script = 'echo "$IMAGE_REV"; tail -n 1 apps/demo_app/demo_app/patches.txt'
+    for revision, last in (("v1", "p2"), ("v2", "p3")):
+        assert _inside(engine.build(revision), script).split() == [revision, f"demo_app.patches.{last}"]
+
+
 def test_any_user_of_group_0_may_write_what_is_written_and_nothing_else() -> None:
     """Code is root's; the three folders are the group's."""
     script = """
