@@ -21,7 +21,7 @@ from tests.stacks.databases import ROOT_PASSWORD, mariadb, program
 from tests.stacks.sentinel import sentinel_stack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from tests.stacks.databases import Server
@@ -112,7 +112,15 @@ class Slot(NamedTuple):
 class Replica:
     """One container: read-only root, random user, no capability, secrets as files."""
 
-    def __init__(self, shared: Volume, image: str, *command: str, slot: Slot | None = None, **env: str) -> None:
+    def __init__(
+        self,
+        shared: Volume,
+        image: str,
+        *command: str,
+        slot: Slot | None = None,
+        options: Sequence[str] = (),
+        **env: str,
+    ) -> None:
         self.shared = shared
         self.web, self.health = slot or Slot.free()
         gunicorn = free_port()
@@ -130,7 +138,7 @@ class Replica:
         words += [f"--env={name}={value}" for name, value in environ.items()]
         shared.names.append(self.name)
         self.started = time.time()
-        engine.podman("run", "--detach", *words, image, *command)
+        engine.podman("run", "--detach", *words, *options, image, *command)
 
     def state(self) -> str:
         """Return what it says of itself on its health port; nothing: it does not answer."""

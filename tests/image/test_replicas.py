@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
-
-import pytest
 
 from coordinate.testing import eventually
 from tests.image import engine
-from tests.image.replicas import STOP, Answer, Front, Replica, Slot, Volume, ask, volume
+from tests.image.replicas import STOP, Answer, Front, Replica, Slot, ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.image.replicas import Volume
 
 GATE = "/standin/gate"
 
@@ -51,13 +49,6 @@ class Visitors:
     def seen(self, since: float = 0.0) -> list[Answer]:
         """Return what was answered since an instant, in order."""
         return sorted((answer for answer in self.answers if answer.at > since), key=lambda answer: answer.at)
-
-
-@pytest.fixture
-def shared() -> Iterator[Volume]:
-    """Return an empty volume and its servers; its path is short, for sockets lie in it."""
-    with tempfile.TemporaryDirectory(prefix="image-") as folder, volume(Path(folder)) as made:
-        yield made
 
 
 def wrong(answers: list[Answer]) -> list[Answer]:
