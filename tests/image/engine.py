@@ -66,6 +66,13 @@ def environment() -> dict[str, str]:
     return {**os.environ, **{name: str(CACHE / name) for name in files}}
 
 
+def artefacts() -> Path:
+    """Return the folder of what a run leaves for people: figures and screenshots."""
+    folder = CACHE / "artefacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def run(*words: str | Path, timeout: float = BUILD_LIMIT, check: bool = True, **env: str) -> str:
     """Run a program in that environment and return its output; if it fails, show what it said."""
     command = [str(word) for word in words]
