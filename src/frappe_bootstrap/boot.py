@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 from coordinate import connect
-from coordinate.errors import BackendUnavailable, StepFailed, StepRefused, WaitTimeout
+from coordinate.errors import BackendUnavailable, Interrupted, StepFailed, StepRefused, WaitTimeout
 from coordinate.steps import run
 from frappe_bootstrap import image, steps
 from frappe_bootstrap.bench import Bench
@@ -63,10 +63,14 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> dict[str, int]:
         if chosen.operation.leads:
             image.ensure_apps_txt(chosen.bench)
         several = [_site(chosen, name, coordinator, stop, reporter) for name in chosen.names]
-        if len(several) == 1:
-            outcome = several[0].bring_about(chosen.boot_timeout).value
-        else:
-            outcome = _boot_several(several, coordinator, stop, reporter)
+        try:
+            if len(several) == 1:
+                outcome = several[0].bring_about(chosen.boot_timeout).value
+            else:
+                outcome = _boot_several(several, coordinator, stop, reporter)
+        except (StepFailed, StepRefused) as error:
+            _show(front, reporter.redact(str(error)), chosen, stop)
+            raise
         if chosen.operation.leads:
             scope = several[0].work.scope if len(several) == 1 else SHARED_SCOPE
             steps.Assets(several[0].work).refresh(coordinator, scope, chosen.boot_timeout)
@@ -75,6 +79,15 @@ def boot(chosen: Settings, stop: Stop, reporter: Reporter) -> dict[str, int]:
     if image.unresolved_assets(chosen.sites):
         reporter.line("some names in assets/assets.json have no file in this container", level="WARNING")
     return {site.work.scope: site.seen for site in several if site.seen}
+
+
+def _show(front: Front, reason: str, chosen: Settings, stop: Stop) -> None:
+    """Let people see why this container ends; a signal ends that, and does not change the exit code."""
+    # The last lines are shown with their step.
+    front.fail(reason.partition("\n")[0].removesuffix(" Last lines:"))
+    if chosen.operation.waiting_room_port or chosen.operation.health_port:
+        with suppress(Interrupted):
+            stop.sleep(chosen.operation.failure_page)
 
 
 def _site(chosen: Settings, name: str, coordinator: Coordinator, stop: Stop, reporter: Reporter) -> Site:

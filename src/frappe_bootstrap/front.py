@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from coordinate.steps import Event
     from frappe_bootstrap.settings import Settings
 
-_BOOTING = ("starting", "waiting", "leading")
+_BOOTING = ("starting", "waiting", "leading", "failed")
 _BECOMES = {"leading": "leading", "begin": "leading", "takeover": "leading", "waiting": "waiting", "lost": "waiting"}
 
 
@@ -54,6 +54,10 @@ class Front:
     def say(self, text: str) -> None:
         """Show what is waited for."""
         self.message = text
+
+    def fail(self, reason: str) -> None:
+        """Show that this container gives up, and why."""
+        self.state, self.message = "failed", reason
 
     def event(self, event: Event) -> None:
         """Follow the plan."""

@@ -26,6 +26,7 @@ VARIABLES = frozenset(
         "STOP_GRACE",
         "HOOK_TIMEOUT",
         "BAKED_ASSETS",
+        "FAILURE_PAGE_SECS",
         "HEALTH_PORT",
         "WAITING_ROOM_PORT",
         *HOOKS,
@@ -49,6 +50,7 @@ class Operation:
     baked_assets: Path
     waiting_room_port: int
     health_port: int
+    failure_page: float
 
     @property
     def leads(self) -> bool:
@@ -71,6 +73,7 @@ def load(reader: Reader, bench: Path) -> Operation:
         baked_assets=Path(reader.text("BAKED_ASSETS", str(bench / "assets"))),
         waiting_room_port=reader.port("WAITING_ROOM_PORT"),
         health_port=reader.port("HEALTH_PORT"),
+        failure_page=reader.number("FAILURE_PAGE_SECS", 0.0, zero=True),
     )
 
 

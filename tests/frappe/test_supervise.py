@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from coordinate.testing import eventually
 from coordinate.types import MarkerRecord, MarkerState, Verdict
 from frappe_bootstrap import probes, record, watch
 from tests.frappe.conftest import LIMIT, Fleet, done_steps
+from tests.servers import free_port
 from tests.standin.fleet import Gate
 
 if TYPE_CHECKING:
@@ -240,3 +243,24 @@ def test_finishing_a_step_has_an_end_too(fleet: Fleet, tmp_path: Path) -> None:
     child.communicate(timeout=LIMIT)
     assert child.returncode == 128 + signal.SIGTERM
     assert fleet.record("migrate")["state"] == "interrupted"
+
+
+def test_a_failure_stays_on_the_page_for_a_while_and_a_signal_ends_that(fleet: Fleet) -> None:
+    """FAILURE_PAGE_SECS: who looks sees why; the exit code is that of the failure, and nobody is held up by a stop."""
+    port = str(free_port())
+    show = {"FAILURE_PAGE_SECS": "600", "WAITING_ROOM_PORT": port, "STANDIN_FAIL": "migrate:after_patches"}
+    child = fleet.start("echo", "serving", **show)
+
+    def page() -> str:
+        with contextlib.suppress(OSError):
+            connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=10)
+            connection.request("GET", "/app", headers={"Accept": "text/html"})
+            return connection.getresponse().read().decode()
+        return ""
+
+    eventually(lambda: "· failed</p>" in page(), within=60, what="the page of the failure")
+    assert "giving up (coordinate marker reset clears it)." in page()
+    assert "stand-in failure at migrate:after_patches" in page()
+    child.terminate()
+    out, err = child.communicate(timeout=LIMIT)
+    assert (child.returncode, out) == (76, ""), err

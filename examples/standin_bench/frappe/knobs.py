@@ -26,6 +26,7 @@ Points, in the order in which a command passes them
                   (DETAIL of patch, in_patch, patch_done: the last part of the patch's name; in_patch is before
                   its commit; DETAIL of before_migrate, doctypes, after_migrate: the app)
     build:        begin bundles (old bundles deleted) empty_json (assets.json truncated) end
+    schedule:     tick, every 0.2 s; worker: tick (DETAIL: its queues)
     config:       truncated (a config file is empty in this instant; DETAIL: its name)
 
 Other behaviour

@@ -18,7 +18,7 @@ from frappe import installation, knobs, migration, sites, switches
 if TYPE_CHECKING:
     from types import ModuleType
 
-_SITELESS = ("new-site", "build", "use", "set-config")
+_SITELESS = ("new-site", "build", "use", "set-config", "schedule", "worker")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     uninstall = commands.add_parser("uninstall-app", allow_abbrev=False)
     uninstall.add_argument("app")
     _flags(uninstall, "--yes", "--no-backup")
+    commands.add_parser("schedule")
+    commands.add_parser("worker").add_argument("--queue", default="")
     commands.add_parser("set-admin-password").add_argument("password", nargs="?")
     return parser
 
@@ -116,6 +118,8 @@ def _run_siteless(options: argparse.Namespace) -> int:
         _command_module("assets").build(
             [*options.app, *filter(None, options.apps.split(","))], hard_link=options.hard_link
         )
+    elif options.command in {"schedule", "worker"}:
+        _command_module("background").live(options.command, getattr(options, "queue", ""))
     elif options.command == "use":
         switches.use(sites.Site(options.site_to_use))
     else:

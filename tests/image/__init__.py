@@ -1,0 +1,1 @@
+"""The image of examples/frappe: built, run in containers, looked at."""
