@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.image.replicas import Volume
 
 GATE = "/standin/gate"
+UPDATED = "The site is being updated and will be back soon."
 
 
 class Visitors:
@@ -52,8 +53,12 @@ class Visitors:
 
 
 def wrong(answers: list[Answer]) -> list[Answer]:
-    """Return what nobody may be told: neither 200 nor a 503 that says when to come again."""
-    return [one for one in answers if one.status != 200 and not (one.status == 503 and "retry-after" in one.headers)]
+    """Return what nobody may be told: neither 200 nor the 503 of the waiting room, or of the front proxy's copy."""
+    return [one for one in answers if one.status != 200 and not _is_the_waiting_room(one)]
+
+
+def _is_the_waiting_room(answer: Answer) -> bool:
+    return answer.status == 503 and "retry-after" in answer.headers and UPDATED in answer.body
 
 
 def revisions(answers: list[Answer]) -> list[str]:

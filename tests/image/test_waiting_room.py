@@ -65,7 +65,7 @@ def test_a_leader_and_a_waiting_container_show_what_goes_on(shared: Volume, chro
         if not {"leading", "waiting"} <= set(found):
             return False
         steps = [step for one in found.values() for site in one.status()["sites"] for step in site["steps"]]
-        busy = [step["step"] for step in steps if step["state"] == "in progress" and step["last_line"]]
+        busy = [step["step"] for step in steps if step["state"] == "in progress" and step.get("last_line")]
         return busy == ["migrate", "migrate"]
 
     eventually(known, within=60, what="one that leads and one that waits")
