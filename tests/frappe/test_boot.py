@@ -121,7 +121,7 @@ def test_another_replica_takes_over_and_ends_the_dead_leaders_database_session(f
 
 
 def test_an_app_whose_installation_was_cut_off_is_installed_again_by_force(fleet: Fleet) -> None:
-    """It is listed already, and a plain install-app would never run its hook (real-frappe 6)."""
+    """Hazard 10: it is listed already, and a plain install-app would never run its hook (real-frappe 6)."""
     code, _, err = fleet.run(STANDIN_DIE="install-app:after_install*1")
     assert (code, fleet.commands()["install-app"]) == (0, 2), err
     assert fleet.bench.runs_of("demo_app:after_install") == 1

@@ -10,13 +10,15 @@ import pytest
 from coordinate.errors import ConfigError
 from frappe_bootstrap import settings, tls
 from tests.certificates import Authority
-from tests.stacks.databases import ROOT_PASSWORD, Server, mariadb
+from tests.frappe.test_databases import Site
+from tests.stacks.databases import ROOT_PASSWORD, Server, mariadb, postgres
 from tests.standin.fleet import make_bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from frappe_bootstrap.inspection import Login
     from tests.frappe.conftest import Fleet
 
 
@@ -116,3 +118,32 @@ def test_libpq_finds_it_in_the_environment_of_every_process(environ: dict[str, s
     assert {name: found[name] for name in wanted} == wanted
     assert "PGSSLMODE" not in settings.child_environment({**given, "DB_TYPE": "mariadb"})
     assert "PGSSLMODE" not in settings.child_environment({**given, "DB_SSL": "off"})
+
+
+def test_postgresql_is_reached_over_tls_and_a_stranger_is_not_believed(
+    tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Point 21: the server lets nobody in without; the shim's words decide, and the name is looked at."""
+    stranger = str(Authority(tmp_path, "stranger").pair.cert)
+    own = str(authority.pair.cert)
+    with postgres(tmp_path, authority.issue("postgres", "IP:127.0.0.1")) as server:
+        server.make("site", "canary")
+        site = Site(tmp_path, server)
+        site.configure(db_name="site", db_password="canary")
+        address = {"db_type": "postgres", "db_host": "127.0.0.1", "db_port": server.port}
+
+        def login(**words: str) -> Login:
+            """Look at the site with these words about TLS."""
+            found = site.answer(server={**address, **words}).login
+            assert found is not None
+            return found
+
+        assert login(db_ssl="verify", db_ssl_ca=own).ok
+        assert login(db_ssl="on").ok
+        untrusted = login(db_ssl="verify", db_ssl_ca=stranger)
+        assert (untrusted.ok, "certificate verify failed" in untrusted.error) == (False, True)
+        misnamed = login(db_ssl="verify", db_ssl_ca=own, db_host="localhost")
+        assert (misnamed.ok, "does not match host name" in misnamed.error) == (False, True)
+        monkeypatch.setenv("PGSSLMODE", "disable")
+        assert not login().ok
+        assert login(db_ssl="on").ok

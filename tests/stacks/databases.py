@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
@@ -20,6 +21,8 @@ from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.certificates import Pair
 
 HOST = "127.0.0.1"
 ROOT_PASSWORD = "root-canary"
@@ -106,8 +109,8 @@ def mariadb(folder: Path, *words: str, **tls: Any) -> Iterator[Server]:  # noqa:
 
 
 @contextlib.contextmanager
-def postgres(_: Path) -> Iterator[Server]:
-    """Run PostgreSQL, which refuses to be run by the superuser: then as nobody."""
+def postgres(_: Path, pair: Pair | None = None) -> Iterator[Server]:
+    """Run PostgreSQL, which refuses to be run by the superuser: then as nobody. With a certificate: TLS only."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as own:
         # A folder of pytest is closed to everybody but us.
         folder = Path(own)
@@ -116,12 +119,12 @@ def postgres(_: Path) -> Iterator[Server]:
             nobody = pwd.getpwnam("nobody")
             options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        with _postgres_in(folder, options) as server:
+        with _postgres_in(folder, options, pair) as server:
             yield server
 
 
 @contextlib.contextmanager
-def _postgres_in(folder: Path, options: dict[str, Any]) -> Iterator[Server]:
+def _postgres_in(folder: Path, options: dict[str, Any], pair: Pair | None) -> Iterator[Server]:
     (folder / "password").write_text(ROOT_PASSWORD)
     (folder / "password").chmod(0o644)
     data = folder / "data"
@@ -130,6 +133,14 @@ def _postgres_in(folder: Path, options: dict[str, Any]) -> Iterator[Server]:
     _run(command, cwd=folder, **options)
     server = Server("postgres", free_port(), "postgres")
     command = [program("postgres"), "-D", str(data), "-h", HOST, "-p", str(server.port), "-k", str(folder), "-F"]
+    if pair is not None:
+        for name, path in (("server.crt", pair.cert), ("server.key", pair.key)):
+            shutil.copyfile(path, data / name)
+            (data / name).chmod(0o600)
+            os.chown(data / name, data.stat().st_uid, data.stat().st_gid)
+        access = data / "pg_hba.conf"
+        access.write_text(re.sub(r"^host\b", "hostssl", access.read_text(), flags=re.MULTILINE))
+        command += ["-c", "ssl=on"]
     with _running(command, folder, server, **options):
         yield server
 
