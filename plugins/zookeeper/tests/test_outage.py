@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from coordinate import connect
-from coordinate.testing import eventually
+from coordinate.errors import BackendUnavailable
+from coordinate.testing import eventually, opener
 from coordinate.types import Renewed
+from coordinate_zookeeper.backend import ZooKeeperBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,3 +88,33 @@ def test_an_idle_client_costs_nothing_in_an_outage_and_prints_nothing(mortal: En
         assert (output, errors, idle.returncode) == ("held\n", "", 0)
         assert share < 0.02, share
         assert isinstance(coordinator.backend.renew([taken.grant])[0], Renewed)
+
+
+def test_a_server_that_hangs_is_left_by_a_client_that_keeps_asking(tmp_path: Path) -> None:
+    """Its connections stay open, and whoever asks again and again never leaves kazoo the time to ping."""
+    from zookeeper_ensemble import ensemble_of_three
+
+    timeout = 0.5
+    with ensemble_of_three(tmp_path) as three, opener(ZooKeeperBackend, three.url("/x"), timeout=timeout) as clients:
+        backend = clients()
+        backend.ping()
+        peer = backend._now.sessions.any()._driver._connection._socket.getpeername()[1]
+        (hung,) = [server for server in three.servers if server.port == peer]
+        hung.pause()
+        paused = time.monotonic()
+        told: list[str] = []
+
+        def answered() -> bool:
+            """Ask once more, at once."""
+            try:
+                backend.markers("scope")
+            except BackendUnavailable as error:
+                told.append(str(error))
+                return False
+            return True
+
+        eventually(answered, within=30, what="an answer of another server")
+        assert told
+        # Two timeouts until it is given up; then an election, if it was the leader, and a new connection.
+        assert time.monotonic() - paused < 15
+        hung.resume()

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from kazoo.client import KazooClient
+from kazoo.exceptions import ConnectionDropped
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.retry import KazooRetry
@@ -85,9 +86,40 @@ class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo 
 
 
 class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
-    """kazoo's connection that tells when it is authenticated, and with which session timeout."""
+    """kazoo's connection that tells when it is authenticated, with which session timeout, and when nobody answers."""
+
+    _unheard_since: float | None = None
+    """Since when we wait for a server's first word after a request."""
+
+    def insist(self, patience: float) -> None:
+        """Drop a connection on which a request waits for any word of the server for longer than ``patience`` seconds.
+
+        kazoo takes what it sends for a sign of life, and pings only if it sends nothing: under a program that keeps
+        asking, a server that hangs with its connections open would never be left.
+
+        Raises:
+            ConnectionDropped: for kazoo's loop, which goes to the next server.
+        """
+        since = self._unheard_since
+        if since is not None and time.monotonic() - since > patience:
+            self._unheard_since = None
+            message = f"no word for {patience:g} s, although something was asked"
+            raise ConnectionDropped(message)
+
+    def _send_request(self, read_timeout: float, connect_timeout: float) -> None:
+        super()._send_request(read_timeout, connect_timeout)
+        if self._unheard_since is None and self.client._pending:  # noqa: SLF001 -- kazoo tells it to nobody
+            self._unheard_since = time.monotonic()
+
+    def _read_socket(self, read_timeout: float) -> object:
+        self._unheard_since = None
+        found = super()._read_socket(read_timeout)
+        if self.client._pending:  # noqa: SLF001 -- as above
+            self._unheard_since = time.monotonic()
+        return found
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
+        self._unheard_since = None
         read_timeout, connect_timeout = super()._connect(host, hostip, port)
         # kazoo waits two thirds of what the server granted for an answer, and keeps nothing else of it.
         self.client.welcome(round(read_timeout * 1.5) / 1000)
@@ -114,13 +146,15 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
     def __init__(
         self, address: Address, length: float, welcome: Callable[[float], None], pulse: Callable[[], None]
     ) -> None:
+        self._beat = pulse
+        self._patience = max(2 * PULSE, 2 * address.timeout)
         self.last_words = LastWords()
         logger = logging.Logger("kazoo", logging.WARNING)  # noqa: LOG001 -- outside the tree: nobody's terminal
         logger.addHandler(self.last_words)
         super().__init__(
             hosts=address.hosts,
             timeout=length,
-            handler=PulsedHandler(pulse, address.timeout),
+            handler=PulsedHandler(self._pulse, address.timeout),
             connection_retry=KazooRetry(**_RECONNECT),
             default_acl=address.acl,
             logger=logger,
@@ -129,6 +163,12 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         self.welcome = welcome
         former: ConnectionHandler = self._connection
         self._connection: Connection = Connection(self, former.retry_sleeper, logger, former.sasl_options)
+
+    def _pulse(self) -> None:
+        self._beat()
+        connection = self._connection
+        if isinstance(connection, Connection):
+            connection.insist(self._patience)
 
     def end(self, timeout: float) -> None:
         """Close the session: its nodes go at once. What does not end in time is cut."""
