@@ -13,17 +13,18 @@ import socket
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 
 from coordinate.backend import StoreSettings
 from coordinate.backends.redis import RedisBackend
+from coordinate.testing import eventually
 from coordinate.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 READY_WITHIN = 60.0
 """Seconds; an idle machine starts a server in well under one."""
@@ -55,6 +56,21 @@ class Address(NamedTuple):
     """0 for a server that listens on its unix socket only."""
     socket: Path
     password: str = ""
+
+
+def stop(pid: int) -> None:
+    """Stop a process by SIGSTOP and return when all of its threads stand: one that still runs may give an answer."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+    eventually(lambda: {state_of(task) for task in tasks.iterdir()} <= set("TZ"), what=f"process {pid} to stand")
+
+
+def state_of(task: Path) -> str:
+    """Return the letter for a thread's state, given its folder of proc; Z when it has just ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "Z"
 
 
 class RedisServer:
@@ -117,7 +133,7 @@ class RedisServer:
 
     def pause(self) -> None:
         """Stop the process: connections stay open, nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop(self.pid)
 
     def resume(self) -> None:
         """Let a paused process go on."""

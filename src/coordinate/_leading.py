@@ -95,7 +95,8 @@ class StepContext:
         """Run a guarded command to its end and return the last lines of its output (both streams).
 
         It may take ``timeout`` seconds, and no more than what is left of its attempt at the step. Its last lines are
-        recorded in the marker about once a second, so others see how far it is.
+        recorded in the marker about once a second, so others see how far it is; a line for which ``on_line`` returns
+        False is not among them.
 
         Raises:
             CommandFailed: it ended with a code other than 0.
@@ -338,7 +339,7 @@ class Leader:
         kind = "refused" if verdict is Verdict.REFUSED else "failed"
         self.member.tell(kind, step.name, self.lease.token, self.redact(str(error)))
         if not self.member.may_begin(step, record):
-            raise given_up(record) from error
+            raise given_up(record, self._plan.remedy) from error
         message = f"{step.name} failed ({record.failures} of {self._plan.budget.failures}): {self.redact(str(error))}"
         raise TryAgain(message) from error
 
@@ -354,14 +355,14 @@ class Leader:
         if before is None or before.fingerprint != step.fingerprint:
             return
         if not self.member.may_begin(step, before):
-            raise given_up(before)
+            raise given_up(before, self._plan.remedy)
         crashed_out = before.state is MarkerState.IN_PROGRESS and before.crashes + 1 >= self._plan.budget.crashes
         if crashed_out:
             import msgspec  # noqa: PLC0415 -- rare path
 
             record = self.markers.given_up(msgspec.structs.replace(before, crashes=before.crashes + 1))
             if not self.member.may_begin(step, record):
-                raise given_up(record)
+                raise given_up(record, self._plan.remedy)
 
     def _check_foreign(self, step: Step, before: MarkerRecord | None) -> None:
         """Leave a record without token alone until it is stale: somebody outside this protocol may be at work."""

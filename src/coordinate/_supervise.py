@@ -229,10 +229,8 @@ class Supervisor:
 
     def _take(self, line: bytes) -> None:
         text = self.redact(line.decode(errors="replace").rstrip())[:_LINE_LIMIT]
-        if text:
+        if text and (self.on_line is None or self.on_line(text) is not False):
             self._lines.append(text)
-            if self.on_line is not None:
-                self.on_line(text)
 
 
 def exit_code(code: int) -> int:

@@ -116,6 +116,7 @@ class Plan(NamedTuple):
         budget: of failures.
         stale_after: seconds after which an in-progress record without token (by hand, by an earlier image) is over.
         redact: removes secrets from what commands print and errors say, before anybody sees or records it.
+        remedy: what clears the record of a step that was given up; said in the error.
     """
 
     scope: str
@@ -124,6 +125,7 @@ class Plan(NamedTuple):
     budget: Budget = Budget()
     stale_after: float = 1800.0
     redact: Callable[[str], str] = str
+    remedy: str = "coordinate marker reset clears it"
 
 
 def run(
@@ -206,7 +208,7 @@ class Member:
         records = [(step, view.find(step.name, self.plan.revision)) for step in self.plan.steps]
         for step, record in records:
             if record is not None and record.state is not MarkerState.DONE and not self.may_begin(step, record):
-                raise given_up(record)
+                raise given_up(record, self.plan.remedy)
         return all(record is not None and record.state is MarkerState.DONE for _, record in records)
 
     def may_begin(self, step: Step, record: MarkerRecord) -> bool:
@@ -307,7 +309,7 @@ class Member:
         leader = str(view.claim.owner) if view is not None and view.claim is not None else "somebody"
         if leader != self._waited_for:
             self._waited_for = leader
-            self.tell("waiting", text=f"waiting; last known leader: {leader}")
+            self.tell("waiting", text=f"last known leader: {leader}")
         try:
             contest.sleep()
         except AcquireTimeout as error:
@@ -347,15 +349,15 @@ class TryAgain(Exception):
         self.pause = pause
 
 
-def given_up(record: MarkerRecord) -> StepFailed:
+def given_up(record: MarkerRecord, remedy: str) -> StepFailed:
     """Return the error that every member ends with when a step is given up."""
     step, tail = f"step {record.step} of {record.revision}", f"\n{record.detail}" if record.detail else ""
     if record.verdict is Verdict.REFUSED:
-        message = f"{step} was refused, nobody tries again (coordinate marker reset clears it):{tail}"
+        message = f"{step} was refused, nobody tries again ({remedy}):{tail}"
     else:
         message = (
             f"{step} failed {record.failures} times and crashed {record.crashes} times; "
-            f"giving up (coordinate marker reset clears it). Last lines:{tail}"
+            f"giving up ({remedy}). Last lines:{tail}"
         )
     return StepFailed(message, record)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import select
 import socket
 import subprocess
@@ -31,6 +32,8 @@ ASK_TIMEOUT = 40.0
 SETTLE_TIMEOUT = 30.0
 _MOST_SESSIONS = 60
 _TICK = 0.2
+_ANNOUNCED = re.compile(r"database session \d+")
+"""What the shim prints when it has announced a session: nobody but us has a use for it."""
 
 
 class Settled(msgspec.Struct, frozen=True):
@@ -151,11 +154,13 @@ class Bench:
         request = {"job": "bench", "argv": list(argv), "secrets": hidden, "creation": msgspec.to_builtins(creation)}
         with _Channel(request) as channel:
 
-            def line(text: str) -> None:
-                """Look for sessions with each line: the shim prints one after it has announced a session."""
+            def line(text: str) -> bool:
+                """Look for sessions with each line: the shim prints one, for us alone, after it has announced one."""
                 channel.note_sessions(context)
-                if on_line is not None:
+                is_ours = _ANNOUNCED.fullmatch(text) is not None
+                if on_line is not None and not is_ours:
                     on_line(text)
+                return not is_ours
 
             return self._run(context, channel, f"bench {name}", line)
 
@@ -237,8 +242,13 @@ class Bench:
         """
         done: list[Acted] = []
         with _Channel(request) as channel:
-            # Lines announce sessions; whatever comes after the last of them is the answer.
-            self._run(context, channel, str(request["job"]), lambda _: done.extend(channel.note_sessions(context)))
+
+            def line(text: str) -> bool:
+                """Lines announce sessions; whatever comes after the last of them is the answer."""
+                done.extend(channel.note_sessions(context))
+                return _ANNOUNCED.fullmatch(text) is None
+
+            self._run(context, channel, str(request["job"]), line)
             done.extend(channel.read(Acted))
         acted = done[-1] if done else Acted(error="no answer")
         login = inspection.Login(errno=acted.errno, error=acted.error)
@@ -263,11 +273,12 @@ class Bench:
 
     def _request(self, job: str, *, root: bool) -> dict[str, object]:
         database = self._settings.database
+        address = {"db_type": database.kind, "db_host": database.host, "db_port": database.port}
         request: dict[str, object] = {
             "job": job,
             "site": self._settings.site,
             "db_name": database.name,
-            "server": {"db_type": database.kind, "db_host": database.host, "db_port": database.port},
+            "server": {**address, **database.tls.request()},
             "password": database.password,
         }
         if root and database.root_password is not None:

@@ -12,6 +12,8 @@ a COMMAND::
     repair          SITE: fill a half-made site again, nothing in it is needed; --maintenance SITE: open a site again
                     that a failed upgrade has left closed
     adopt           SITE: take a healthy site that somebody else has made as ours
+    retry           SITE: let the fleet try again at once what it has given up at this revision; --done: and do again
+                    what is recorded as done
     release-volume  give the volume back to the original image: its own folder of assets in its place
 """
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROBES = ("live", "ready")
-_COMMANDS = ("status", "plan", "repair", "adopt", "release-volume")
+_COMMANDS = ("status", "plan", "repair", "adopt", "retry", "release-volume")
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -15,6 +15,7 @@ import msgspec
 from coordinate import connect
 from coordinate.errors import ConfigError, CoordinateError
 from coordinate.steps import Budget, Plan, Step, run
+from coordinate.types import MarkerState
 from frappe_bootstrap import codes, plan, repair, settings, status, steps, volume
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.maintenance import Maintenance
@@ -35,13 +36,18 @@ USAGE = {
     "plan": "plan",
     "repair": "repair [--maintenance] SITE",
     "adopt": "adopt SITE",
+    "retry": "retry [--done] SITE",
     "release-volume": "release-volume",
 }
 
 
+_FLAGS = {"repair": "--maintenance", "adopt": "", "retry": "--done"}
+"""Of the commands that are about one site."""
+
+
 def _understood(command: str, words: Sequence[str]) -> bool:
-    if command in {"repair", "adopt"}:
-        names = [word for word in words if word != "--maintenance" or command == "adopt"]
+    if command in _FLAGS:
+        names = [word for word in words if word != _FLAGS[command]]
         return len(names) == 1 and not names[0].startswith("-")
     return not set(words) - ({"--json"} if command == "status" else set())
 
@@ -133,6 +139,20 @@ def _open(work: Work, coordinator: Coordinator) -> str:
     return f"site {work.settings.site}: maintenance and scheduler are as they were before the upgrade"
 
 
+def _retry(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
+    """Clear what the fleet has given up at this revision; what unsuccessful attempts have noted stays."""
+    work = _one(works, words)
+    cleared = []
+    for scope in (work.scope, SHARED_SCOPE):
+        markers = coordinator.markers(scope)
+        for record in markers.view().records:
+            wanted = record.state is MarkerState.FAILED or ("--done" in words and record.state is MarkerState.DONE)
+            if wanted and record.revision == work.settings.revision and markers.reset(record.step, record.revision):
+                cleared.append(record.step)
+    what = ", ".join(cleared) or "nothing, no step was given up"
+    return f"site {work.settings.site}, revision {work.settings.revision}: cleared {what}"
+
+
 def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> str:
     """Nobody may lead meanwhile: the next leader of ours would link the assets again."""
     chosen = works[0].settings
@@ -151,4 +171,11 @@ def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> s
         return volume.release(chosen.sites, check)
 
 
-_ACTIONS = {"status": _status, "plan": _plan, "repair": _repair, "adopt": _adopt, "release-volume": _release}
+_ACTIONS = {
+    "status": _status,
+    "plan": _plan,
+    "repair": _repair,
+    "adopt": _adopt,
+    "retry": _retry,
+    "release-volume": _release,
+}

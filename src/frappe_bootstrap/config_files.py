@@ -154,6 +154,7 @@ def common_keys(settings: Settings) -> dict[str, object]:
         "redis_queue": settings.redis.queue,
         "redis_socketio": settings.redis.socketio,
         **({"rds_db": 1} if settings.database.rds else {}),
+        **settings.database.tls.keys(),
     }
 
 

@@ -16,6 +16,9 @@ from frappe_bootstrap import config_files
 from frappe_bootstrap.codes import EXIT_UNSETTLED, refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from coordinate import Lease
     from coordinate.steps import StepContext
     from frappe_bootstrap.work import Work
 
@@ -49,7 +52,7 @@ class Maintenance:
             StepRefused: a newer leader has taken the maintenance over.
             LeaseLost, Interrupted: in the middle; the journal stays.
         """
-        self._edit(context, lambda before: self._closed(before, context))
+        self._edit(context.lease, context.check, lambda before: self._closed(before, context))
         context.note(maintenance=json.dumps((self.journal() or {}).get("before", {})))
         if self.has(KNOWN):
             return
@@ -66,14 +69,24 @@ class Maintenance:
 
     def mark(self, context: StepContext, mark: str) -> None:
         """Write into the journal how far this maintenance has got; nothing to do if there is none."""
-        self._edit(context, lambda before: {**before, JOURNAL: {**(_journal(before) or {}), mark: True}})
+
+        def marked(before: dict[str, object]) -> dict[str, object]:
+            """Add the mark to the journal, if there is one."""
+            journal = _journal(before)
+            return before if journal is None else {**before, JOURNAL: {**journal, mark: True}}
+
+        self._edit(context.lease, context.check, marked)
 
     def restore(self, context: StepContext) -> None:
         """Put both flags back to what they were; nothing to do if the site is not in maintenance of ours."""
         if self.journal() is None:
             return
-        self._edit(context, _opened)
+        self._edit(context.lease, context.check, _opened)
         context.note(maintenance="")
+
+    def restore_under(self, lease: Lease) -> None:
+        """Do the same outside of a step, holding the site's lease."""
+        self._edit(lease, lease.check, _opened)
 
     def _closed(self, before: dict[str, object], context: StepContext) -> dict[str, object]:
         journal = _journal(before) or {
@@ -83,12 +96,12 @@ class Maintenance:
         }
         return {**before, **dict.fromkeys(FLAGS, 1), JOURNAL: {**journal, "token": context.lease.token}}
 
-    def _edit(self, context: StepContext, change: config_files.Change) -> None:
+    def _edit(self, lease: Lease, check: Callable[[], object], change: config_files.Change) -> None:
         def checked(before: dict[str, object]) -> dict[str, object]:
             """Check under the file's lock: a newer leader's token is in the journal."""
-            context.check()
+            check()
             token = (_journal(before) or {}).get("token", 0)
-            if isinstance(token, int) and token > context.lease.token:
+            if isinstance(token, int) and token > lease.token:
                 refuse("a newer leader has taken the site's maintenance over", EXIT_UNSETTLED)
             return change(before)
 

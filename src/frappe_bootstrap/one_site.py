@@ -10,13 +10,14 @@ from coordinate.steps import Outcome, run
 from coordinate.types import MarkerState
 from frappe_bootstrap import revisions, steps
 from frappe_bootstrap.codes import refuse
-from frappe_bootstrap.inspection import Kind
+from frappe_bootstrap.inspection import Kind, State
+from frappe_bootstrap.maintenance import Maintenance
+from frappe_bootstrap.steps.creation import rotate
 from frappe_bootstrap.waiting import bear_outages
 
 if TYPE_CHECKING:
     from coordinate import Coordinator
     from coordinate.types import MarkerRecord
-    from frappe_bootstrap.inspection import State
     from frappe_bootstrap.reporting import Reporter
     from frappe_bootstrap.waiting import Stop
     from frappe_bootstrap.work import Work
@@ -46,6 +47,7 @@ class Site:
         self._coordinator = coordinator
         self._stop = stop
         self._reporter = reporter
+        self._state = State(Kind.ABSENT)
         self.seen = 0
         """Token of the newest leader that this revision knows; what comes with a higher one is another revision's."""
 
@@ -82,6 +84,7 @@ class Site:
             first = outcome
         if leads:
             steps.Config(self.work).refresh(self._coordinator, timeout)
+            self._tidy(timeout)
         steps.Mirrors.of_site(self.work).restore(self._coordinator)
         return first
 
@@ -115,13 +118,14 @@ class Site:
             Interrupted: asked to stop.
         """
         settings = self.work.settings
-        state = self._look()
+        state = self._state = self._look()
         done, _ = self.records()
         if state.kind is not Kind.HEALTHY:
             if done:
                 refuse(
                     f"revision {settings.revision} of site {self.name} is recorded as done, but the site is {state}; "
-                    "was a volume or a database replaced? Restore it, or clear the record (coordinate marker reset)"
+                    "was a volume or a database replaced? Restore it, or clear the records: "
+                    f"frappe-bootstrap retry --done {self.name}"
                 )
             return True
         verdict = revisions.judge(settings, state)
@@ -137,6 +141,29 @@ class Site:
         elif done:
             self._warn_of_missing(state)
         return True
+
+    def _tidy(self, timeout: float) -> None:
+        """Do for a site that is at the revision what no step does any more.
+
+        A password that was rotated since is written into its config. It is opened again if somebody closed it, to
+        bring another revision about, and died before anything was changed.
+        """
+        maintenance = Maintenance(self.work)
+        if not self._state.rotated and maintenance.journal() is None:
+            return
+        lease = self._coordinator.lease(self.work.scope)
+        lease.acquire(timeout)
+        with lease:
+            state = self._look()
+            if state.kind is not Kind.HEALTHY:
+                refuse(f"site {self.name} was at revision {self.work.settings.revision}, and is {state} now")
+            if state.rotated:
+                rotate(self.work, lease.check)
+            # Raises if another revision has begun to change it.
+            current = revisions.judge(self.work.settings, state) is revisions.Verdict.CURRENT
+            if current and maintenance.journal() is not None:
+                maintenance.restore_under(lease)
+                self._reporter.line("opened again: who had closed it died before it changed anything", level="WARNING")
 
     def _look(self) -> State:
         limit = self.work.settings.wait_timeout

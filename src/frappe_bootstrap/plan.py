@@ -52,7 +52,7 @@ def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None, *
             return Forecast(step, DO, "recorded as done, but the database says otherwise")
         return _done(work, step, state, record)
     if record is not None and record.state is MarkerState.FAILED and record.verdict is not Verdict.OPEN:
-        why = f"{record.verdict.value}; `coordinate marker reset` clears it. {record.detail.strip()[-300:]}"
+        why = f"{record.verdict.value}; `frappe-bootstrap retry` clears it. {record.detail.strip()[-300:]}"
         return Forecast(step, REFUSE, why)
     what, why = {
         "config": _config,

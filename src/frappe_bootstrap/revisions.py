@@ -140,7 +140,9 @@ def judge(settings: Settings, state: State) -> Verdict:
         return Verdict.NEEDED
     if record.revision.schema == ours.schema:
         return Verdict.CURRENT
-    found = compare(ours, record.revision.apps, record.revision.patches)
+    # What an operator has uninstalled since does not have to be in the image.
+    patches = {app: names for app, names in record.revision.patches.items() if app in state.apps}
+    found = compare(ours, record.revision.apps, patches)
     verdict = _ahead(settings, found, f"is at revision {record.revision.revision}")
     same_name = record.revision.revision == settings.revision
     if verdict is Verdict.NEEDED and same_name and settings.reuse == "refuse":

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
+from frappe_bootstrap.tls import Tls
+from frappe_bootstrap.tls import load as load_tls
+
 if TYPE_CHECKING:
     from frappe_bootstrap.reader import Reader
 
@@ -29,6 +32,7 @@ class Database:
     root_password: str | None = field(repr=False)
     rds: bool = False
     """Whether the administrator may not grant everything, as on RDS."""
+    tls: Tls = field(default_factory=Tls)
 
     def of(self, site: str) -> Database:
         """Return the same for another site, whose database has the default name."""
@@ -71,6 +75,7 @@ def database(reader: Reader, site: str) -> Database:
         root_user=root,
         root_password=reader.secret("DB_ROOT_PASS"),
         rds=reader.flag("DB_RDS"),
+        tls=load_tls(reader, kind),
     )
 
 

@@ -18,6 +18,10 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``DB_ROOT_USER``               default ``root`` or ``postgres``; only used when a site has to be created
 ``DB_ROOT_PASS``               secret; only needed when a site has to be created
 ``DB_RDS``                     1: the server's administrator may not grant everything (RDS); default 0
+``DB_SSL``                     TLS to the database: ``off`` (default), ``on``, or ``verify`` (its certificate and name)
+``DB_SSL_CA``                  file of the authority; for MariaDB the framework needs all three files
+``DB_SSL_CERT``                file of the client's certificate
+``DB_SSL_KEY``                 file of its key
 ``ADMIN_PASS``                 secret; only needed when a site has to be created
 ``REDIS_HOST``                 required, unless both URLs below are given
 ``REDIS_PASS``                 secret; may be empty
@@ -105,6 +109,7 @@ from urllib.parse import quote
 from coordinate.errors import ConfigError
 from frappe_bootstrap import operation, servers
 from frappe_bootstrap.reader import Reader
+from frappe_bootstrap.tls import libpq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -138,6 +143,10 @@ VARIABLES = SECRETS.union(
         "DB_PORT",
         "DB_NAME",
         "DB_RDS",
+        "DB_SSL",
+        "DB_SSL_CA",
+        "DB_SSL_CERT",
+        "DB_SSL_KEY",
         "DB_ROOT_USER",
         "REDIS_HOST",
         "REDIS_CACHE_PORT",
@@ -296,9 +305,9 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 
 def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment without our secrets and without the paths of their files."""
+    """Return the environment without our secrets and the paths of their files, with what libpq needs for TLS."""
     hidden = SECRETS | {f"{name}_FILE" for name in SECRETS}
-    return {name: value for name, value in environ.items() if name not in hidden}
+    return {**{name: value for name, value in environ.items() if name not in hidden}, **libpq(environ)}
 
 
 def _sites(reader: Reader) -> tuple[str, ...]:

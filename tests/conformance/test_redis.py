@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate.backends.redis import RedisBackend
-from coordinate.testing import OpenBackend, StoreContract, opener
+from coordinate.testing import OpenBackend, StoreContract, UnavailablePortContract, opener
 from tests.servers import redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from coordinate.backend import Backend
     from tests.servers import RedisServer
 
 
@@ -33,3 +34,13 @@ class TestRedis(StoreContract):
             client.flushall()
         with opener(RedisBackend, server.url) as open_backend:
             yield open_backend
+
+
+class TestUnreachable(UnavailablePortContract):
+    """Nobody listens there: our errors, no wrong fact, no password."""
+
+    @pytest.fixture
+    def unreachable(self) -> Iterator[Backend]:
+        """One client that nothing answers."""
+        with opener(RedisBackend, "redis://:canary@127.0.0.1:1/0", timeout=2.0) as open_backend:
+            yield open_backend()

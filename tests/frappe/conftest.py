@@ -35,6 +35,8 @@ class Fleet:
     root: Path
     environ: dict[str, str]
     canaries: dict[str, str]
+    apps: list[str] = field(default_factory=lambda: ["demo_app"])
+    patches: dict[str, list[str]] = field(default_factory=dict)
     benches: list[Path] = field(default_factory=list)
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
@@ -52,7 +54,8 @@ class Fleet:
     def add(self) -> None:
         """Make the bench of one more replica."""
         path = self.root / f"bench-{len(self.benches)}"
-        self.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=self.sites))
+        made = make_bench.make_bench(path, self.apps, apps_txt=False, sites=self.sites, patches=self.patches)
+        self.benches.append(made)
 
     def start(self, *command: str, program: str = "", **environ: str) -> subprocess.Popen[str]:
         """Start one more replica; ``program``: Python that becomes the bootstrap."""
@@ -126,22 +129,29 @@ exec {python.with_name("real-python")} "$@"
             child.communicate()
 
 
-@pytest.fixture(scope="session")
-def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Run the tiny Redis for redis_cache and redis_queue."""
-    path = tmp_path_factory.mktemp("redis") / "port"
+@contextlib.contextmanager
+def tiny_redis(folder: Path) -> Iterator[int]:
+    """Run the tiny Redis for redis_cache and redis_queue; yield its port."""
+    path = folder / "port"
     with subprocess.Popen([sys.executable, EXAMPLE / "redis_standin.py", "--port-file", path]) as server:
-        yield wait_for_port(server, path)
-        server.terminate()
+        try:
+            yield wait_for_port(server, path)
+        finally:
+            server.terminate()
         assert server.wait(LIMIT) == 0
 
 
-@pytest.fixture
-def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+@pytest.fixture(scope="session")
+def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """Return the port of the tiny Redis."""
+    with tiny_redis(tmp_path_factory.mktemp("redis")) as port:
+        yield port
+
+
+def new_fleet(folder: Path, redis_port: int) -> Fleet:
     """Return a fleet without replicas, on an empty volume and an empty database server."""
     canaries = {name: f"canary-{secrets.token_hex(6)}" for name in ("DB_ROOT_PASS", "ADMIN_PASS", "DB_PASS")}
-    database = make_bench.make_database(tmp_path / "server", canaries["DB_ROOT_PASS"])
-    monkeypatch.setenv("STANDIN_DB_DIR", str(database))
+    database = make_bench.make_database(folder / "server", canaries["DB_ROOT_PASS"])
     environ: dict[str, str] = {
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
         **canaries,
@@ -152,16 +162,23 @@ def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> I
         "REDIS_HOST": "127.0.0.1",
         "REDIS_CACHE_PORT": str(redis_port),
         "REDIS_QUEUE_PORT": str(redis_port),
-        "COORDINATE_URL": f"file://{tmp_path}/lease",
+        "COORDINATE_URL": f"file://{folder}/lease",
         "WAIT_TIMEOUT": "120",
         "BOOT_TIMEOUT": "240",
         "MAINTENANCE_WAIT_SECS": "0",
         "STANDIN_DB_DIR": str(database),
-        "STANDIN_DIR": str(tmp_path / "fleet"),
-        "STANDIN_LOG": str(tmp_path / "bench.log"),
+        "STANDIN_DIR": str(folder / "fleet"),
+        "STANDIN_LOG": str(folder / "bench.log"),
         "STANDIN_SCALE": "0",
     }
-    fleet = Fleet(tmp_path, environ, canaries)
+    return Fleet(folder, environ, canaries)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Return an empty fleet; what it leaves running is ended."""
+    fleet = new_fleet(tmp_path, redis_port)
+    monkeypatch.setenv("STANDIN_DB_DIR", fleet.environ["STANDIN_DB_DIR"])
     yield fleet
     fleet.close()
 

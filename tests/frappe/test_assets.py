@@ -65,6 +65,22 @@ def test_a_volume_of_the_original_image_is_converted_once_and_given_back(fleet: 
     assert fleet.commands()["build"] == 1
 
 
+def test_who_died_between_the_link_and_the_reopening_leaves_it_to_the_next_one(fleet: Fleet) -> None:
+    """Points 13 and 20: the link is there, and the site is closed, as the one that made it had to leave it."""
+    baked = {"BAKED_ASSETS": str(bake(fleet, "baked"))}
+    assert fleet.run("echo", **baked)[0] == 0
+    path = fleet.sites / "s1" / "site_config.json"
+    token = fleet.record("assets")["token"]
+    journal = {"before": {"pause_scheduler": 0}, "revision": "registry/image:1", "token": token}
+    closed = {"maintenance_mode": 1, "pause_scheduler": 1, "frappe_bootstrap_maintenance": journal}
+    path.write_text(json.dumps({**fleet.bench.config(), **closed}))
+    fleet.reset("assets")
+    code, _, err = fleet.run("echo", **baked)
+    assert code == 0, err
+    assert fleet.bench.config().get("maintenance_mode") is None
+    assert fleet.bench.config()["pause_scheduler"] == 0
+
+
 def test_building_is_still_there_for_those_who_ask_for_it(fleet: Fleet) -> None:
     """REBUILD_ASSETS_ON_BOOT=1: never through the link into an image."""
     baked = bake(fleet, "baked")

@@ -121,7 +121,7 @@ def test_another_replica_takes_over_and_ends_the_dead_leaders_database_session(f
 
 
 def test_an_app_whose_installation_was_cut_off_is_installed_again_by_force(fleet: Fleet) -> None:
-    """It is listed already, and a plain install-app would never run its hook (real-frappe 6)."""
+    """Hazard 10: it is listed already, and a plain install-app would never run its hook (real-frappe 6)."""
     code, _, err = fleet.run(STANDIN_DIE="install-app:after_install*1")
     assert (code, fleet.commands()["install-app"]) == (0, 2), err
     assert fleet.bench.runs_of("demo_app:after_install") == 1
@@ -199,12 +199,17 @@ def test_what_cannot_be_done_ends_with_a_code_of_its_own(
 
 
 def test_a_failing_step_ends_every_member_with_the_last_lines(fleet: Fleet) -> None:
-    """After the fleet's budget; the reason is what the command printed."""
+    """After the fleet's budget; the reason is what the command printed, without what the shim tells only us."""
     replicas = [fleet.start("echo", "serving", STANDIN_FAIL="migrate:locked") for _ in range(2)]
     for child in replicas:
         out, err = child.communicate(timeout=LIMIT)
         assert (child.returncode, out) == (76, "")
         assert "stand-in failure at migrate:locked" in err
+        assert "database session" not in err
+    record = fleet.record("migrate")
+    assert record["notes"]["sessions"]
+    assert "stand-in failure" in record["detail"]
+    assert "database session" not in record["detail"]
     assert fleet.commands()["migrate"] == 3
 
 

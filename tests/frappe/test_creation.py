@@ -15,11 +15,12 @@ from frappe_bootstrap import image, record, repair, settings
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.waiting import Stop
 from frappe_bootstrap.work import Work
+from tests.frappe.conftest import LIMIT, Fleet
+from tests.standin.fleet import Gate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.frappe.conftest import Fleet
+    from pathlib import Path
 
 
 def creation(fleet: Fleet) -> record.Creation:
@@ -140,6 +141,44 @@ def test_a_rotated_password_reaches_the_config_after_a_good_login(fleet: Fleet) 
     assert code == 0, err
     assert fleet.bench.config()["db_password"] == "rotated-canary"
     assert "rotated-canary" not in err
+
+
+def test_a_password_that_is_rotated_after_the_revision_is_done_reaches_the_config(fleet: Fleet) -> None:
+    """Point 21: no step runs any more, and what serves must be let in all the same; nothing else is done."""
+    assert fleet.run(APPS="")[0] == 0
+    name = fleet.bench.config()["db_name"]
+    fleet.bench.as_root(f"ALTER USER '{name}'@'%' IDENTIFIED BY 'rotated-canary'")
+    before = fleet.commands()
+    code, _, err = fleet.run(APPS="", DB_PASS="rotated-canary")
+    assert code == 0, err
+    assert fleet.bench.config()["db_password"] == "rotated-canary"
+    assert (fleet.commands(), "rotated-canary" in err) == (before, False)
+
+
+def test_a_backup_restored_over_a_creation_that_was_cut_off_stays_as_it_is(fleet: Fleet, tmp_path: Path) -> None:
+    """Its nonce is not that of the creation: no password is set in it, and no work of that creation is done."""
+    assert fleet.run(APPS="")[0] == 0
+    made, name = creation(fleet), fleet.bench.config()["db_name"]
+    database = fleet.root / "server" / f"{name}.sqlite"
+    backup = database.read_bytes()
+    for query in (f"DROP DATABASE `{name}`", f"DROP USER '{name}'@'%'"):
+        fleet.bench.as_root(query)
+    shutil.rmtree(fleet.sites / "s1")
+    shutil.rmtree(fleet.sites / ".frappe_bootstrap")
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    gate = Gate(folder, "new-site:doctypes@36")
+    child = fleet.start(APPS="", **gate.environ)
+    gate.wait()
+    assert creation(fleet).nonce != made.nonce
+    child.kill()
+    child.communicate(timeout=LIMIT)
+    database.write_bytes(backup)
+    before = fleet.commands()
+    code, _, err = fleet.run(APPS="")
+    assert code == 0, err
+    assert (fleet.commands()["new-site"], fleet.commands()["set-admin-password"]) == (before["new-site"], 0)
+    assert creation(fleet) == made
 
 
 class Operator:

@@ -112,6 +112,21 @@ def test_a_stop_before_the_first_effect_opens_the_site_again(fleet: Fleet) -> No
     assert fleet.commands() == before
 
 
+def test_a_site_closed_by_a_dead_leader_is_opened_by_the_revision_that_it_still_is_at(fleet: Fleet) -> None:
+    """Point 13: rolled back before the first effect, the old image serves it; nothing else is done."""
+    assert fleet.run()[0] == 0
+    child = fleet.start("echo", "serving", **NEXT, MAINTENANCE_WAIT_SECS="600")
+    read_until(child, "in maintenance")
+    child.kill()
+    child.communicate(timeout=LIMIT)
+    assert closed(fleet)
+    before = fleet.commands()
+    code, _, err = fleet.run()
+    assert (code, "opened again" in err) == (0, True), err
+    assert (flags(fleet), fleet.commands()) == ({}, before)
+    assert "opened again" not in fleet.run()[2]
+
+
 def test_what_upgrade_mode_says(fleet: Fleet) -> None:
     """Refuse: 86, nothing has begun; live: the flags are never touched."""
     assert fleet.run(UPGRADE_MODE="refuse")[0] == 0

@@ -116,7 +116,7 @@ def test_who_restarts_with_the_older_image_during_a_migration_refuses(fleet: Fle
     assert (code, "is being migrated to revision b" in err) == (84, True), err
     before = fleet.commands()
     newest = use_image(fleet, NEWEST).start("echo", "serving", IMAGE_REV="c", STEP_STALE_SECS="0.01")
-    read_until(newest, "waiting; last known leader")
+    read_until(newest, "waiting: last known leader")
     assert use_image(fleet, OLD).run("echo", "serving", IMAGE_REV="a")[0] == 84
     assert fleet.commands() == before
     leader.kill()

@@ -112,7 +112,7 @@ def test_a_database_session_is_made_known_before_its_use(tmp_path: Path, driver:
     body = f"import {driver}\n{driver}.connect()\nprint('used')"
     done, answers = run_shim(tmp_path, bench("migrate"), body)
     assert answers == [{"session": 7, "host": "here:1"}]
-    assert done.stdout.splitlines() == ["database session 7", "used"]
+    assert done.stdout.splitlines() == ["", "database session 7", "used"]
 
 
 def test_damage_of_a_config_file_has_four_kinds(tmp_path: Path) -> None:

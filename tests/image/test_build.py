@@ -101,7 +101,7 @@ def test_our_environment_holds_bytecode_and_no_tool() -> None:
 
 
 def test_it_is_what_the_original_was_for_those_who_run_it() -> None:
-    """User, health check, entrypoint; the revision is part of the image."""
+    """Points 22 and 23: user, health check, entrypoint; the revision is part of the image."""
     (shown,) = json.loads(engine.podman("inspect", engine.build("v1")))
     config = shown["Config"]
     assert config["Entrypoint"] == ["frappe-bootstrap", "--"]

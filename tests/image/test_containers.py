@@ -132,7 +132,7 @@ def test_of_two_replicas_one_runs_the_scheduler_and_the_other_takes_over(shared:
 
 
 def test_from_the_start_to_the_lease_it_takes_no_longer_than_200_milliseconds(shared: Volume) -> None:
-    """Without the questions to the database, which take what the bench's Python takes; the best of five starts.
+    """Point 29: without the questions to the database, which are the bench Python's; the best of five starts.
 
     What is limited is the time of the processor: with other tests beside it, the wall clock says how busy they are.
     Both are left among the artefacts.

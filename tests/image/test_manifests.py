@@ -160,7 +160,7 @@ def test_a_step_that_is_finished_before_the_end_has_the_time_for_it() -> None:
 
 
 def test_the_waiting_room_is_reachable_while_no_pod_is_ready() -> None:
-    """A service that has addresses of pods that are not ready, and an ingress that falls back to it."""
+    """Point 24: a service that has addresses of pods that are not ready, and an ingress that falls back to it."""
     services = {one["metadata"]["name"]: one["spec"] for one in _rendered(VALUES[1]) if one["kind"] == "Service"}
     assert services["shop-frappe-waiting"]["publishNotReadyAddresses"] is True
     assert "publishNotReadyAddresses" not in services["shop-frappe"]

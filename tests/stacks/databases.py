@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.certificates import Pair
 
 HOST = "127.0.0.1"
 ROOT_PASSWORD = "root-canary"
@@ -38,10 +41,12 @@ class Server:
     kind: str
     port: int
     root: str
+    tls: dict[str, Any] = field(default_factory=dict)
+    """Words for the driver, with which every connection is made."""
 
     def connect(self, user: str = "", password: str = ROOT_PASSWORD, database: str = "", **options: Any) -> Any:  # noqa: ANN401 - a driver's
         """Return a connection whose statements commit themselves."""
-        address = {"host": HOST, "port": self.port, "user": user or self.root, "password": password}
+        address = {"host": HOST, "port": self.port, "user": user or self.root, "password": password, **self.tls}
         if self.kind == "mariadb":
             return pymysql.connect(**address, database=database or None, autocommit=True, **options)
         connection = psycopg2.connect(**address, dbname=database or "postgres", **options)
@@ -85,25 +90,27 @@ def _run(command: list[str], **options: Any) -> None:  # noqa: ANN401 - those of
 
 
 @contextlib.contextmanager
-def mariadb(folder: Path) -> Iterator[Server]:
-    """Run MariaDB as the user who runs the tests."""
+def mariadb(folder: Path, *words: str, **tls: Any) -> Iterator[Server]:  # noqa: ANN401 - the driver's
+    """Run MariaDB as the user who runs the tests, with further ``words`` of its own; ``tls``: of the driver."""
     (folder / "init.sql").write_text(_MARIADB_INIT)
     user = f"--user={'root' if os.geteuid() == 0 else os.environ.get('USER', 'nobody')}"
     data = f"--datadir={folder / 'data'}"
-    install = [program("mariadb-install-db"), "--no-defaults", data, user]
+    # Two installations at the same time get in each other's way in a common folder.
+    tmp = f"--tmpdir={folder}"
+    install = [program("mariadb-install-db"), "--no-defaults", data, user, tmp]
     modest = ["--skip-test-db", "--auth-root-authentication-method=normal", "--innodb-log-file-size=4M"]
     _run([*install, *modest])
-    server = Server("mariadb", free_port(), "root")
-    command = [program("mariadbd"), "--no-defaults", data, user, f"--init-file={folder / 'init.sql'}"]
+    server = Server("mariadb", free_port(), "root", tls)
+    command = [program("mariadbd"), "--no-defaults", data, user, tmp, f"--init-file={folder / 'init.sql'}"]
     command += [f"--bind-address={HOST}", f"--port={server.port}", f"--socket={folder / 'socket'}"]
-    command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--skip-name-resolve"]
+    command += ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=4M", "--skip-name-resolve", *words]
     with _running(command, folder, server):
         yield server
 
 
 @contextlib.contextmanager
-def postgres(_: Path) -> Iterator[Server]:
-    """Run PostgreSQL, which refuses to be run by the superuser: then as nobody."""
+def postgres(_: Path, pair: Pair | None = None) -> Iterator[Server]:
+    """Run PostgreSQL, which refuses to be run by the superuser: then as nobody. With a certificate: TLS only."""
     with tempfile.TemporaryDirectory(prefix="postgres-") as own:
         # A folder of pytest is closed to everybody but us.
         folder = Path(own)
@@ -112,12 +119,12 @@ def postgres(_: Path) -> Iterator[Server]:
             nobody = pwd.getpwnam("nobody")
             options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
             os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        with _postgres_in(folder, options) as server:
+        with _postgres_in(folder, options, pair) as server:
             yield server
 
 
 @contextlib.contextmanager
-def _postgres_in(folder: Path, options: dict[str, Any]) -> Iterator[Server]:
+def _postgres_in(folder: Path, options: dict[str, Any], pair: Pair | None) -> Iterator[Server]:
     (folder / "password").write_text(ROOT_PASSWORD)
     (folder / "password").chmod(0o644)
     data = folder / "data"
@@ -126,6 +133,14 @@ def _postgres_in(folder: Path, options: dict[str, Any]) -> Iterator[Server]:
     _run(command, cwd=folder, **options)
     server = Server("postgres", free_port(), "postgres")
     command = [program("postgres"), "-D", str(data), "-h", HOST, "-p", str(server.port), "-k", str(folder), "-F"]
+    if pair is not None:
+        for name, path in (("server.crt", pair.cert), ("server.key", pair.key)):
+            shutil.copyfile(path, data / name)
+            (data / name).chmod(0o600)
+            os.chown(data / name, data.stat().st_uid, data.stat().st_gid)
+        access = data / "pg_hba.conf"
+        access.write_text(re.sub(r"^host\b", "hostssl", access.read_text(), flags=re.MULTILINE))
+        command += ["-c", "ssl=on"]
     with _running(command, folder, server, **options):
         yield server
 

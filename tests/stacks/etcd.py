@@ -9,14 +9,14 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING
 
-from tests.servers import READY_WITHIN, free_port
+from tests.servers import READY_WITHIN, free_port, stop
 
 if TYPE_CHECKING:
-    import signal
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -67,7 +67,10 @@ class Member:
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGSTOP pauses it, with its connections open; SIGCONT lets it go on."""
-        os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            stop(self.pid)
+        else:
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         """End the process as a crash would. Idempotent."""

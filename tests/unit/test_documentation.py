@@ -54,6 +54,13 @@ def test_every_hazard_point_and_pain_has_its_line(kind: str, count: int) -> None
     sources = "".join(path.read_text() for path in sorted((root / "tests").rglob("test_*.py")))
     missing = [name for name in re.findall(r"\btest_\w+(?=`)", page) if f"def {name}(" not in sources]
     assert [name for name in missing if not list((root / "tests").rglob(f"{name}.py"))] == []
+    if kind != "pain":
+        # Each that is in the program's scope is named by the test that would fail without what prevents it.
+        quoted = re.findall(rf"{kind}s? ((?:\d+(?:, | and )?)+)", sources, re.IGNORECASE)
+        quoted += re.findall(r"operating-frappe ((?:\d+(?:, | and )?)+)", sources) if kind == "point" else []
+        named = {int(number) for text in quoted for number in re.findall(r"\d+", text)}
+        foreign = {int(number) for number, why in lines if why.startswith("out of scope of the program")}
+        assert set(range(1, count + 1)) - named == foreign
 
 
 def test_the_guide_for_plugins_shows_what_the_template_has() -> None:

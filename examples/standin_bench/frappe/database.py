@@ -57,7 +57,10 @@ def _address(site: Site) -> dict[str, Any]:
     config = site.config
     if socket := config.get("db_socket"):
         return {"unix_socket": socket}
-    return {"host": config.get("db_host") or "127.0.0.1", "port": int(config.get("db_port") or 3306)}
+    address = {"host": config.get("db_host") or "127.0.0.1", "port": int(config.get("db_port") or 3306)}
+    files = {name: config.get(f"db_ssl_{name}") for name in ("ca", "cert", "key")}
+    # Only all three together mean anything.
+    return {**address, "ssl": files} if all(files.values()) else address
 
 
 class Database:

@@ -59,3 +59,19 @@ def install_app(site: Site, apps: list[str], *, force: bool) -> int:
                 continue
             database.close()
     return code
+
+
+def uninstall_app(site: Site, app: str) -> None:
+    """Take an app off the installed list; the framework also drops its tables, which nothing here looks at."""
+    site.require()
+    site.open_logs()
+    database = Database(site)
+    installed = database.installed_apps()
+    if app not in installed:
+        print(f"App {app} not installed on Site {site.name}")
+    else:
+        database.set_installed_apps([other for other in installed if other != app])
+        database.commit()
+        cache.forget_installed_apps(site)
+        print(f"Uninstalled App {app} from Site {site.name}")
+    database.close()

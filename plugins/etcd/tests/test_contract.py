@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from coordinate.testing import OpenBackend, StoreContract, opener
+from coordinate.testing import OpenBackend, StoreContract, UnavailablePortContract, opener
 from coordinate_etcd.backend import EtcdBackend
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.stacks.etcd import Etcd
+
+    from coordinate.backend import Backend
 
 
 class TestOneMember(StoreContract):
@@ -33,3 +35,13 @@ class TestThreeMembers(StoreContract):
         """Clients of all members."""
         with opener(EtcdBackend, shared_three.url) as open_backend:
             yield open_backend
+
+
+class TestUnreachable(UnavailablePortContract):
+    """Nobody listens there: our errors, no wrong fact, no password."""
+
+    @pytest.fixture
+    def unreachable(self) -> Iterator[Backend]:
+        """One client that nothing answers."""
+        with opener(EtcdBackend, "etcd://root:canary@127.0.0.1:1", timeout=2.0) as open_backend:
+            yield open_backend()

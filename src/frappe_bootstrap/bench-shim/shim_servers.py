@@ -100,6 +100,9 @@ class MariaDB:
             options["unix_socket"] = config["db_socket"]
         else:
             options.update(host=config.get("db_host") or "127.0.0.1", port=int(config.get("db_port") or 3306))
+        if config.get("db_ssl"):
+            options["ssl"] = {name: config["db_ssl_" + name] for name in ("ca", "cert", "key")}
+            options["ssl"]["check_hostname"] = config["db_ssl"] == "verify"
         for name, words in (("pymysql", ("password", "database")), ("MySQLdb", ("passwd", "db"))):
             try:
                 driver: Any = importlib.import_module(name)
@@ -178,6 +181,7 @@ class Postgres:
             connect_timeout=CONNECT_TIMEOUT,
             application_name="frappe-bootstrap",
             options=f"-c statement_timeout={READ_TIMEOUT}s",
+            **tls_of_libpq(config),
         )
         return connection
 
@@ -213,6 +217,15 @@ class Postgres:
         return (DENIED if denied and "FATAL" in words else NO_SERVER), words
 
 
+def tls_of_libpq(config: Json) -> Json:
+    """Return libpq's words for what the configuration says about TLS."""
+    if not config.get("db_ssl"):
+        return {}
+    words = {"sslrootcert": "ca", "sslcert": "cert", "sslkey": "key"}
+    found = {word: config["db_ssl_" + name] for word, name in words.items() if config.get("db_ssl_" + name)}
+    return {"sslmode": "verify-full" if config["db_ssl"] == "verify" else "require", **found}
+
+
 _SQLSTATES = {"28P01": DENIED, "28000": DENIED, "42501": 1044, "3D000": NO_DATABASE, "53300": 1040}
 
 
@@ -242,6 +255,7 @@ def announce(server: MariaDB | Postgres, connection: Connection, channel: int) -
     connection.rollback()
     known = int(text(number))
     os.write(channel, json.dumps({"session": known, "host": text(host)}).encode() + b"\n")
-    os.write(1, b"database session %d\n" % known)
+    # A line of its own, also after half of one: the other side takes it away again.
+    os.write(1, b"\ndatabase session %d\n" % known)
     if not (select.select([channel], [], [], ACKNOWLEDGE)[0] and os.read(channel, 1)):
         sys.exit("frappe-bootstrap did not note this database session: stopping before its first statement")

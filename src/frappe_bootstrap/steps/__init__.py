@@ -52,7 +52,8 @@ def _plan(work: Work, scope: str, steps: list[Step]) -> Plan:
         for step in steps
         if step.name != "migrate" or settings.migrate
     ]
-    return Plan(scope, settings.revision, wanted, stale_after=settings.stale_after)
+    plan = Plan(scope, settings.revision, wanted, stale_after=settings.stale_after)
+    return plan._replace(remedy=f"frappe-bootstrap retry {settings.site} clears it")
 
 
 __all__ = ["Apps", "Assets", "Config", "Creation", "Migration", "Mirrors", "plan", "shared_plan"]

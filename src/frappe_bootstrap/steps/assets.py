@@ -71,12 +71,17 @@ class Assets:
             self._build(context)
 
     def _link(self, context: StepContext) -> None:
+        alone = len(self._work.settings.names) == 1
+        if self.amiss() is not None:
+            self._make_link(context, alone=alone)
+        if alone:
+            # Closed by an attempt that was killed after it had made the link.
+            Maintenance(self._work).restore(context)
+
+    def _make_link(self, context: StepContext, *, alone: bool) -> None:
         """Make the link; a folder of the original image is taken away behind closed doors: its pages need it."""
-        if self.amiss() is None:
-            return
         if (self._sites / "assets").is_mount():
             self._decline("sites/assets is a mount of its own: the image brings its assets, take the mount away")
-        alone = len(self._work.settings.names) == 1
         closed = alone and not self._work.created and volume.is_folder(self._sites)
         maintenance = Maintenance(self._work)
         if closed:

@@ -21,6 +21,8 @@ from frappe_bootstrap.codes import EXIT_NOT_CREATED, refuse
 from frappe_bootstrap.inspection import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from coordinate.steps import StepContext
     from frappe_bootstrap.bench import Acted
     from frappe_bootstrap.inspection import State
@@ -186,8 +188,11 @@ class Creation:
     def _accept(self, context: StepContext, state: State, ours: record.Creation | None) -> None:
         """Go on with a healthy site: one of ours, or one that somebody else made, which is ours from now on."""
         if state.rotated:
-            rotate(self._work, context)
+            rotate(self._work, context.check)
         known = state.record.creation
+        if ours is not None and (known is None or known.nonce != ours.nonce):
+            # Restored over a creation of ours that was cut off: its users and passwords are not ours to set.
+            ours = None
         if known is None or self._operator:
             adopted = ours or record.Creation(secrets.token_hex(16), self._work.settings.site, state.database_name)
             row = msgspec.structs.replace(adopted, token=context.lease.token, at=time.time(), done=ours is None)
@@ -219,9 +224,9 @@ def finished(work: Work) -> str:
     return str(config_files.read_or_empty(work.site_config).get(FINISHED, ""))
 
 
-def rotate(work: Work, context: StepContext) -> None:
+def rotate(work: Work, check: Callable[[], object]) -> None:
     """Write the environment's password into the config, after it was let in and the config's was not."""
-    context.check()
+    check()
     config_files.write_site(work.settings, {}, {"db_password": work.settings.database.password})
     work.log("site", "DB_PASS is the database's password now: written to site_config.json")
 

@@ -79,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("scheduler").add_argument("action", choices=["enable", "disable", "pause", "resume"])
     commands.add_parser("use").add_argument("site_to_use")
     commands.add_parser("ready-for-migration")
+    commands.add_parser("backup")
+    restore = commands.add_parser("restore", allow_abbrev=False)
+    restore.add_argument("dump", type=Path)
+    restore.add_argument("--db-root-username", "--mariadb-root-username", default="root")
+    restore.add_argument("--db-root-password", "--mariadb-root-password", default="")
+    uninstall = commands.add_parser("uninstall-app", allow_abbrev=False)
+    uninstall.add_argument("app")
+    _flags(uninstall, "--yes", "--no-backup")
     commands.add_parser("schedule")
     commands.add_parser("worker").add_argument("--queue", default="")
     commands.add_parser("set-admin-password").add_argument("password", nargs="?")
@@ -123,6 +131,13 @@ def _run_siteless(options: argparse.Namespace) -> int:
 def _run_on_site(site: sites.Site, options: argparse.Namespace) -> int:
     if options.command == "install-app":
         return installation.install_app(site, options.apps, force=options.force or options.group_force)
+    if options.command in {"backup", "restore"}:
+        backups = _command_module("backups")
+        if options.command == "backup":
+            backups.backup(site)
+        else:
+            backups.restore(site, options.dump, options.db_root_username, options.db_root_password)
+        return 0
     actions = {
         "migrate": lambda: migration.migrate(site, skip_failing=options.skip_failing),
         "list-apps": lambda: switches.list_apps(site, options.format),
@@ -130,6 +145,7 @@ def _run_on_site(site: sites.Site, options: argparse.Namespace) -> int:
         "set-maintenance-mode": lambda: switches.set_maintenance_mode(site, options.state),
         "scheduler": lambda: switches.scheduler(site, options.action),
         "ready-for-migration": lambda: switches.ready_for_migration(site),
+        "uninstall-app": lambda: installation.uninstall_app(site, options.app),
         "set-admin-password": lambda: switches.set_admin_password(site, options.password),
     }
     actions[options.command]()

@@ -36,9 +36,12 @@ class Sessions:
         return self._get(max(1, round(ttl * 1000)))
 
     def any(self) -> Session:
-        """Return a session for requests that belong to no lease: a connected one if there is any."""
+        """Return a session for requests that belong to no lease: a connected one if there is any.
+
+        The longest first: on a busy machine a short one is suspended for a missed ping, and what was asked is lost.
+        """
         with self._lock:
-            known = list(self._by_length.values())
+            known = [self._by_length[length] for length in sorted(self._by_length, reverse=True)]
         for session in known:
             if session.connected:
                 return session

@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.servers import stop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -112,7 +114,7 @@ class Server:
 
     def pause(self) -> None:
         """Stop the process: connections stay open, nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop(self.pid)
 
     def resume(self) -> None:
         """Let a paused process go on."""

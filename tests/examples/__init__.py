@@ -1,0 +1,1 @@
+"""The examples for users of the library, run as they stand."""

@@ -1,0 +1,1 @@
+"""The runbook docs/operate-frappe.md, played on a fleet of processes."""
