@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "image"
 # Sockets lie here, whose paths must be short; the same for each run, because podman remembers it.
 RUN = Path(tempfile.gettempdir()) / f"image-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:10]}"
-BASE, NODE = "localhost/base", "localhost/node"
+BASE, NODE = "localhost/base", "localhost/node-2"
 BASE_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 RUNTIME_PACKAGES = "gettext-base media-types nginx-light supervisor"
 TOKEN = "CANARYtoken=1"
@@ -50,7 +50,7 @@ graphroot = "{cache}/graph"
 """
 _NODE_FILES = {
     "usr/local/bin/node": "#!/bin/sh\nexec sleep infinity\n",
-    "usr/local/lib/node_modules/npm/bin/npm-cli.js": '#!/bin/sh\necho npm "$@"\n',
+    "usr/local/lib/node_modules/npm/bin/npm-cli.js": "#!/bin/sh\nln -sf /bin/true /usr/local/bin/yarn\n",
 }
 
 
@@ -138,10 +138,14 @@ def _ensure_base() -> None:
         podman("import", CACHE / "node.tar", NODE)
 
 
+def _index() -> str:
+    """Return the index of packages that is used here, if it is not the usual one."""
+    return next(filter(None, map(os.environ.get, ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"))), "")
+
+
 def _pip_configuration(folder: Path) -> Path:
     """Return what pip in the build has to know: the index that pip uses here."""
-    names = ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL")
-    index = next(filter(None, map(os.environ.get, names)), "")
+    index = _index()
     path = folder / "pip.conf"
     path.write_text("[global]\n" + (f"index-url = {index}\n" if index else ""))
     return path
@@ -160,24 +164,39 @@ def build(revision: str) -> str:
     Only what cannot be fetched is replaced: both base images, the command bench (by the stand-in's), the packages that
     a stand-in has no use for. The apps come from a build secret with a token in it.
     """
-    name = f"localhost/shop:{revision}"
+    apps = [{"url": f"https://x:{TOKEN.replace('=', '%3D')}@git.example/shop/demo_app", "branch": revision}]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "apps.json").write_text(json.dumps(apps))
+        options = ["--secret", f"id=apps_json,src={folder / 'apps.json'}"]
+        options += ["--volume", f"{_standin(folder)}:/opt/standin:ro"]
+        return _build(f"localhost/shop:{revision}", options, BENCH_CLI="/opt/standin", IMAGE_REV=revision)
+
+
+def build_with_frappe_bench(repository: Path) -> str:
+    """Build the stage ``builder`` with frappe-bench, which clones this repository; return the image's name."""
+    trust = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt"}
+    if index := _index():
+        trust["UV_DEFAULT_INDEX"] = index
+    options = ["--target", "builder", "--volume", f"{repository}:/opt/repository:ro"]
+    options += [word for name, value in trust.items() for word in ("--env", f"{name}={value}")]
+    packages = f"{RUNTIME_PACKAGES} git"
+    named = {"FRAPPE_PATH": "/opt/repository", "FRAPPE_BRANCH": "v15", "RUNTIME_PACKAGES": packages}
+    return _build("localhost/bench", options, **named)
+
+
+def _build(name: str, options: list[str], **arguments: str) -> str:
+    given = {
+        "BASE_IMAGE": BASE,
+        "NODE_IMAGE": NODE,
+        "RUNTIME_PACKAGES": RUNTIME_PACKAGES,
+        "BUILD_PACKAGES": "pkg-config",
+        **arguments,
+    }
+    command = ["buildah", "bud", "--isolation", "chroot", "--layers", "--format", "docker", "--tag", name, *options]
+    command += [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
     with alone(), tempfile.TemporaryDirectory() as temporary:
         _ensure_base()
-        folder = Path(temporary)
-        apps = [{"url": f"https://x:{TOKEN.replace('=', '%3D')}@git.example/shop/demo_app", "branch": revision}]
-        (folder / "apps.json").write_text(json.dumps(apps))
-        arguments = {
-            "BASE_IMAGE": BASE,
-            "NODE_IMAGE": NODE,
-            "BENCH_CLI": "/opt/standin",
-            "RUNTIME_PACKAGES": RUNTIME_PACKAGES,
-            "BUILD_PACKAGES": "pkg-config",
-            "IMAGE_REV": revision,
-        }
-        command = ["buildah", "bud", "--isolation", "chroot", "--layers", "--format", "docker", "--tag", name]
-        command += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
-        command += ["--secret", f"id=apps_json,src={folder / 'apps.json'}"]
-        command += ["--secret", f"id=pip_conf,src={_pip_configuration(folder)}"]
-        command += ["--volume", f"{_standin(folder)}:/opt/standin:ro"]
+        command += ["--secret", f"id=pip_conf,src={_pip_configuration(Path(temporary))}"]
         run(*command, "--file", ROOT / "examples/frappe/Dockerfile", ROOT)
     return name
