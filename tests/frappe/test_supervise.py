@@ -259,7 +259,7 @@ def test_a_failure_stays_on_the_page_for_a_while_and_a_signal_ends_that(fleet: F
         return ""
 
     eventually(lambda: "· failed</p>" in page(), within=60, what="the page of the failure")
-    assert "giving up (coordinate marker reset clears it)." in page()
+    assert "giving up (frappe-bootstrap retry s1 clears it)." in page()
     assert "stand-in failure at migrate:after_patches" in page()
     child.terminate()
     out, err = child.communicate(timeout=LIMIT)
