@@ -68,8 +68,9 @@ class Compose:
         if command in actions:
             return actions[command](rest)
         assert command in {"exec", "run"}, line
-        # Options of docker's own come before the service.
-        return self._shell(line.partition(f" {SERVICE} ")[2], self.fleet.containers[0].bench)
+        # Options of docker's own come before the service; one of them brings a folder along.
+        program = line.partition(f" {SERVICE} ")[2].replace(" /backup/", f" {self.fleet.folder}/backup/")
+        return self._shell(program, self.fleet.containers[0].bench)
 
     def _up(self, words: list[str]) -> str:
         assert words == ["-d"]
