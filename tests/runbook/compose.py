@@ -74,6 +74,11 @@ class Compose:
 
     def _up(self, words: list[str]) -> str:
         assert words == ["-d"]
+        if {"compose.leases.yaml", "compose.sentinel.yaml"} & set(
+            self.fleet.environ.get("COMPOSE_FILE", "").split(":")
+        ):
+            self.fleet.environ["COORDINATE_URL"] = ""
+            self.fleet.environ["COORDINATE_URL_FILE"] = str(self.fleet.folder / "secrets" / "coordinate_url")
         wanted = int(self.fleet.environ.get("REPLICAS", "0"))
         for number in range(len(self.fleet.containers), wanted):
             self.fleet.containers.append(Container(self.fleet, f"replica-{number}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -62,10 +63,9 @@ def config(fleet: Fleet) -> dict[str, Any]:
 
 def with_url(blocks: list[Block], url: str) -> list[Block]:
     """Return blocks with the address of a server of ours in the place of the page's."""
-    return [
-        Block(block.kind, f"COORDINATE_URL={url}\n") if block.text.startswith("COORDINATE_URL=") else block
-        for block in blocks
-    ]
+    pattern = r"'\S+'(?= > secrets/coordinate_url)"
+    assert any(re.search(pattern, block.text) for block in blocks)
+    return [Block(block.kind, re.sub(pattern, f"'{url}'", block.text)) for block in blocks]
 
 
 @contextlib.contextmanager
