@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import subprocess
 import sys
 import time
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate import connect
+from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable
 from coordinate.testing import eventually, opener
-from coordinate.types import Renewed
+from coordinate.types import Granted, Renewed
 from coordinate_zookeeper.backend import ZooKeeperBackend
 
 if TYPE_CHECKING:
@@ -118,3 +121,32 @@ def test_a_server_that_hangs_is_left_by_a_client_that_keeps_asking(tmp_path: Pat
         # Two timeouts until it is given up; then an election, if it was the leader, and a new connection.
         assert time.monotonic() - paused < 15
         hung.resume()
+
+
+def test_a_server_that_accepts_and_says_nothing_is_left_soon(tmp_path: Path) -> None:
+    """The handshake is bounded, too: not by the session's length, as kazoo alone would have it."""
+    from zookeeper_ensemble import standalone
+
+    with standalone(tmp_path) as one, socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"zookeeper://127.0.0.1:{silent.getsockname()[1]},{one.hosts}/x"
+        with opener(ZooKeeperBackend, url, timeout=0.5) as clients:
+            for _ in range(4):
+                # kazoo takes the servers in random order: each of these meets the silent one first every other time.
+                backend, began = clients(), time.monotonic()
+                answer = _until_answered(backend)
+                assert isinstance(answer, Granted)
+                assert time.monotonic() - began < 10
+
+
+def _until_answered(backend: ZooKeeperBackend) -> object:
+    """Ask for a lease of a minute until there is an answer."""
+    found: list[object] = []
+
+    def answered() -> bool:
+        """Ask once."""
+        with contextlib.suppress(BackendUnavailable):
+            found.append(backend.acquire(f"name-{id(backend)}", mint(), 60))
+        return bool(found)
+
+    eventually(answered, within=90, what="an answer")
+    return found[0]

@@ -119,8 +119,12 @@ class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
         return found
 
     def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
-        self._unheard_since = None
-        read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        # The handshake, too: kazoo alone waits a whole session timeout for a server that accepts and says nothing.
+        self._unheard_since = time.monotonic()
+        try:
+            read_timeout, connect_timeout = super()._connect(host, hostip, port)
+        finally:
+            self._unheard_since = None
         # kazoo waits two thirds of what the server granted for an answer, and keeps nothing else of it.
         self.client.welcome(round(read_timeout * 1.5) / 1000)
         return read_timeout, connect_timeout
