@@ -20,7 +20,6 @@ import redis
 
 from coordinate.backend import StoreSettings
 from coordinate.backends.redis import RedisBackend
-from coordinate.testing import eventually
 from coordinate.url import parse
 
 if TYPE_CHECKING:
@@ -61,8 +60,10 @@ class Address(NamedTuple):
 def stop(pid: int) -> None:
     """Stop a process by SIGSTOP and return when all of its threads stand: one that still runs may give an answer."""
     os.kill(pid, signal.SIGSTOP)
-    tasks = Path(f"/proc/{pid}/task")
-    eventually(lambda: {state_of(task) for task in tasks.iterdir()} <= set("TZ"), what=f"process {pid} to stand")
+    tasks, until = Path(f"/proc/{pid}/task"), time.monotonic() + READY_WITHIN
+    while not {state_of(task) for task in tasks.iterdir()} <= set("TZ"):
+        assert time.monotonic() < until, f"process {pid} does not stand"
+        time.sleep(0.002)
 
 
 def state_of(task: Path) -> str:

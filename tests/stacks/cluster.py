@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
+import pytest
 import redis
 
 from coordinate.backends.redis.slots import SLOTS, slot_of
@@ -183,7 +184,22 @@ class Cluster:
 
     def wait_ok(self) -> None:
         """Return when all running servers see a whole Cluster and every running replica is up to date."""
-        eventually(self._is_ok, within=SETTLED_WITHIN, what="a whole Cluster")
+        try:
+            eventually(self._is_ok, within=SETTLED_WITHIN, what="a whole Cluster")
+        except pytest.fail.Exception as failed:
+            pytest.fail(f"{failed}\n{self._told()}")
+
+    def _told(self) -> str:
+        """Return what each running server says of the Cluster."""
+        texts = []
+        for server in self.alive:
+            with server.client() as client:
+                replication = client.info("replication")
+                link = f"{replication['role']} {replication.get('master_link_status', '')}"
+                nodes = client.execute_command("CLUSTER NODES", NEVER_PARSE=True).decode()
+                state = client.execute_command("CLUSTER INFO", NEVER_PARSE=True).decode().replace("\r\n", " ")
+            texts.append(f"--- {server.port}: {link}\n{state}\n{nodes}")
+        return "\n".join(texts)
 
     def _is_ok(self) -> bool:
         for server in self.alive:
