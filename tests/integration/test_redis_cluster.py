@@ -42,7 +42,8 @@ def formed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def cluster(formed: Cluster) -> Cluster:
-    """The Cluster, empty."""
+    """The Cluster, whole and empty."""
+    formed.close_slots()
     formed.wait_ok()
     formed.flush()
     return formed
