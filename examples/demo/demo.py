@@ -91,6 +91,7 @@ class Demo:
         passed = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
         image = {
             "SITE": SITE,
+            "MAINTENANCE_WAIT_SECS": "0",
             "IMAGE_REV": REVISION,
             "APPS": APP,
             "DB_TYPE": "mariadb",
