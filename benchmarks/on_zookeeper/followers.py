@@ -51,7 +51,7 @@ class BareWatch(News):
 
     def __init__(self, port: int, name: str) -> None:
         super().__init__(port, name)
-        self._client = ways.client(port, 30.0)
+        self._client = ways.client(port, 10.0)  # as long as ours: the shorter, the more pings
         self._path = f"/news-{name}"
 
     def prepare(self) -> None:

@@ -12,13 +12,14 @@ from coordinate._identity import mint
 from coordinate.testing.contract import ClientContract
 from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
-from coordinate.types import Capability, Claim, Granted, Held, Topic
+from coordinate.types import Capability, Claim, Granted, Held, MarkerState, Topic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from coordinate.backend import Backend, Watch
     from coordinate.testing.kit import OpenBackend
+    from coordinate.types import MarkerRecord
 
 
 def woken(watch: Watch, topic: Topic, within: float = 30.0) -> bool:
@@ -170,6 +171,32 @@ class WatchPortContract(ClientContract, sealed=True):
         assert woken(watch, topic, self.patience)
         backend.delete_marker("site", "migrate", "r1")
         assert woken(watch, topic, self.patience)
+
+    def told(self, watch: Watch, topic: Topic, wanted: MarkerRecord | None) -> bool:
+        """Return whether the channel comes to tell that record, or none, and nothing else on the way."""
+        deadline = time.monotonic() + self.patience
+        while watch.news(topic).record != wanted and time.monotonic() < deadline:
+            watch.drain()
+            readable(watch, 0.05)
+        return watch.news(topic).record == wanted
+
+    def test_what_is_told_with_a_change_is_the_record_that_was_stored_last(
+        self, backend: Backend, watch: Watch
+    ) -> None:
+        """Or nothing: followers believe it without asking. What was told before is not told again."""
+        topic, done = Topic("markers", "told"), record(token=7)
+        watch.add(topic)
+        backend.claim("told", Claim(7, mint()))
+        backend.put_marker("told", record(state=MarkerState.IN_PROGRESS, token=7), 7)
+        assert self.told(watch, topic, None)
+        backend.put_marker("told", done, 7)
+        assert woken(watch, topic, self.patience)
+        assert watch.news(topic).record in (None, done)
+        backend.put_marker("told", record("build", MarkerState.FAILED, token=7), 7)
+        assert self.told(watch, topic, None)
+        backend.put_marker("told", record("assets", token=7), 7)
+        backend.delete_marker("told", "assets", "r1")
+        assert self.told(watch, topic, None)
 
     def test_notify_reaches_watchers_of_the_topic(self, backend: Backend, watch: Watch) -> None:
         """For markers that live in another store."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from coordinate.backend import News
 from coordinate.backends.memory import MemoryWatch
+from coordinate.types import MarkerState
 
 if TYPE_CHECKING:
     from coordinate.backend import Watch
@@ -31,6 +33,26 @@ class MissesChanges(Sound):
     def watch(self) -> Watch:
         """Return such a channel."""
         return ForgetfulWatch(self._store)
+
+
+class NostalgicWatch(MemoryWatch):
+    """Tells what was done once, whatever has happened since."""
+
+    def news(self, topic: Topic) -> News:
+        """Return the first record of the scope that says done."""
+        records = self._store.markers.get(topic.name, {})
+        self.known = getattr(self, "known", None) or next(
+            (record for record in records.values() if record.state is MarkerState.DONE), None
+        )
+        return News(1, self.known)
+
+
+class TellsTheOld(Sound):
+    """Followers believe what is not so any more."""
+
+    def watch(self) -> Watch:
+        """Return such a channel."""
+        return NostalgicWatch(self._store)
 
 
 class RestlessWatch(MemoryWatch):
@@ -84,6 +106,7 @@ class DrainBlocks(Sound):
 
 CAUGHT_BY: dict[type[Sound], str] = {
     MissesChanges: "test_a_change_between_looking_and_sleeping_is_not_missed",
+    TellsTheOld: "test_what_is_told_with_a_change_is_the_record_that_was_stored_last",
     NeverRests: "test_a_drained_channel_lets_its_waiters_sleep",
     DrainBlocks: "test_draining_never_blocks",
 }

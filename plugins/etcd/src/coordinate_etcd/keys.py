@@ -70,6 +70,10 @@ class Keys:
         """Return where one record is."""
         return self.markers(scope) + f"{encode(step)}:{encode(revision)}".encode()
 
+    def is_marker(self, key: bytes) -> bool:
+        """Return whether a record is there, be it of whatever scope."""
+        return key[len(self.scopes) :].partition(b":")[2].startswith(_MARKER[1:])
+
     def bell(self, scope: str) -> bytes:
         """Return what is written only to be noticed."""
         return self.scopes + scope.encode() + _BELL

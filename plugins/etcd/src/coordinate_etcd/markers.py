@@ -63,7 +63,7 @@ class Markers:
                 raise StaleToken(message, registered)
             if found is not None and bytes(found.value) == value:
                 return
-            if found is not None and _is_done(found):
+            if found is not None and done_in(bytes(found.value)) is not None:
                 message = f"step {record.step!r} of {record.revision!r} is done already"
                 raise AlreadyDone(message)
             unchanged = [messages.modified(claim, _revision(claimed)), messages.modified(key, _revision(found))]
@@ -128,11 +128,13 @@ def _claim(found: Message) -> Claim:
     return _wire.decode(Claim, bytes(found.value))
 
 
-def _is_done(found: Message) -> bool:
+def done_in(value: bytes) -> MarkerRecord | None:
+    """Return a stored record if it says done."""
     try:
-        return _wire.decode(MarkerRecord, bytes(found.value)).state is MarkerState.DONE
+        record = _wire.decode(MarkerRecord, value)
     except CorruptRecord:
-        return False
+        return None
+    return record if record.state is MarkerState.DONE else None
 
 
 def _supersedes(new: Claim, present: Claim) -> bool:

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 
-from coordinate.backend import Watch
+from coordinate.backend import News, Watch
 from coordinate.errors import BackendUnavailable
 from coordinate_etcd import messages
 from coordinate_etcd.failures import failure
 from coordinate_etcd.keys import after
 from coordinate_etcd.loader import load
+from coordinate_etcd.markers import done_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,10 @@ class Interest:
         self.fired = False
         self.fresh = True
         """Never watched yet."""
+        self.changes = 0
+        """How many have been reported."""
+        self.stored = b""
+        """The record that was stored with the last of them; empty if that was something else, or is not known."""
 
     def request(self) -> Message:
         """Return the request that watches it from where we are; a fresh one from where the store is.
@@ -137,6 +142,13 @@ class EtcdWatch(Watch):
                 os.eventfd_read(self._fd)
             return pending
 
+    def news(self, topic: Topic) -> News:
+        """Return the record that says done, if it came with the last change of its scope."""
+        with self._lock:
+            interest = self._interests.get(topic)
+            changes, stored = (0, b"") if interest is None else (interest.changes, interest.stored)
+        return News(changes, done_in(stored) if stored else None)
+
     def close(self) -> None:
         """Give up; those who wait behind this process's waiters need not wait for them."""
         if os.getpid() != self._pid:
@@ -204,8 +216,12 @@ class EtcdWatch(Watch):
             cancel = _etcd.WatchCancelRequest(watch_id=number)
             self._requests.put(_etcd.WatchRequest(cancel_request=cancel))
 
-    def _report(self, topic: Topic) -> None:
+    def _report(self, topic: Topic, stored: bytes = b"") -> None:
         if not self._closed:
+            interest = self._interests.get(topic)
+            if interest is not None:
+                interest.changes += 1
+                interest.stored = stored
             self._pending.add(topic)
             os.eventfd_write(self._fd, 1)
 
@@ -269,11 +285,16 @@ class EtcdWatch(Watch):
         interest.start = max(event.kv.mod_revision for event in response.events) + 1
         if not interest.once or any(event.type == messages.DELETE for event in response.events):
             interest.fired = interest.once  # and is cancelled by whoever goes on: he is in a hurry now
-            self._report(topic)
+            self._report(topic, b"" if interest.once else self._stored(response.events[-1]))
             if interest.then:
                 self._interests[topic] = following = Interest(interest.then, b"", interest.start, once=True)
                 self._ask(topic, following)
                 self._cancel(interest)
+
+    def _stored(self, event: Message) -> bytes:
+        """Return the record that a change has stored."""
+        marker = event.type != messages.DELETE and self._keys.is_marker(bytes(event.kv.key))
+        return bytes(event.kv.value) if marker else b""
 
     def _created(self, response: Message) -> None:
         if not self._unanswered:

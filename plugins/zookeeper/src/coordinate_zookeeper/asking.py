@@ -17,9 +17,19 @@ def exists(path: str, told: Callable[[WatchedEvent], None] | None = None) -> Cal
     return lambda driver: driver.exists_async(path, told)
 
 
-def get(path: str) -> Call:
-    """Ask for data and state of a node."""
-    return lambda driver: driver.get_async(path)
+def get(path: str, told: Callable[[WatchedEvent], None] | None = None) -> Call:
+    """Ask for data and state of a node. ``told`` is called at its next change, unless there is none."""
+    return lambda driver: driver.get_async(path, told)
+
+
+def children(path: str) -> Call:
+    """Ask for the names of a node's children."""
+    return lambda driver: driver.get_children_async(path)
+
+
+def sync(path: str) -> Call:
+    """Ask the leader of the ensemble: what is asked next on this session is answered as it knows it now, or later."""
+    return lambda driver: driver.sync_async(path)
 
 
 def delete(path: str) -> Call:

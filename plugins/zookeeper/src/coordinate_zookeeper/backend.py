@@ -11,6 +11,7 @@ from coordinate.backend import Backend, StoreSettings, Watch
 from coordinate.errors import ConfigError
 from coordinate.types import AcquireAnswer, Capability, Finding, Grant, Topic
 from coordinate_zookeeper import address as addresses
+from coordinate_zookeeper import asking
 from coordinate_zookeeper.leases import Leases
 from coordinate_zookeeper.markers import Markers
 from coordinate_zookeeper.nodes import Nodes
@@ -157,9 +158,7 @@ class ZooKeeperBackend(Backend):
     def ping(self) -> None:
         """Ask the leader of the ensemble, and read what only those with our credentials may read."""
         root = self._address.root
-        self._now.sessions.any().ask(
-            "ping", [lambda driver: driver.sync_async(root), lambda driver: driver.get_async(root)]
-        )
+        self._now.sessions.any().ask("ping", [asking.sync(root), asking.get(root)])
 
     def describe(self) -> dict[str, str]:
         """Return the address and what the server granted."""

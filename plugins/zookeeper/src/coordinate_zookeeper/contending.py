@@ -9,7 +9,7 @@ from kazoo.exceptions import KazooException, NoNodeError
 
 from coordinate import _wire
 from coordinate.types import Grant, Granted, Held, LeaseRecord, Topic
-from coordinate_zookeeper import tokens
+from coordinate_zookeeper import asking, tokens
 from coordinate_zookeeper.nodes import in_order, make
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Request:
         place, session = self._place, self._place.session
         _, stat = session.ask(
             self._what,
-            [lambda driver: driver.sync_async(place.line), lambda driver: driver.exists_async(place.path)],
+            [asking.sync(place.line), asking.exists(place.path)],
         )
         if stat is None:
             place.forget()
@@ -97,8 +97,8 @@ class Request:
         """Return the line and its ground, read after our node was made."""
         place, session = self._place, self._place.session
         looks = [
-            lambda driver: driver.get_children_async(place.line),
-            lambda driver: driver.get_async(place.line),
+            asking.children(place.line),
+            asking.get(place.line),
         ]
         if place.in_doubt:
             self._find_own()
@@ -130,14 +130,14 @@ class Request:
         place, session = self._place, self._place.session
         _, children = session.ask(
             self._what,
-            [lambda driver: driver.sync_async(place.line), lambda driver: driver.get_children_async(place.line)],
+            [asking.sync(place.line), asking.children(place.line)],
         )
         row = in_order(children) if not isinstance(children, NoNodeError) else []
         own = next((child for child in row if child.startswith(place.entry)), None)
         if own is None:
             place.in_doubt = False
             return
-        (stat,) = session.ask(self._what, [lambda driver: driver.exists_async(f"{place.line}/{own}")])
+        (stat,) = session.ask(self._what, [asking.exists(f"{place.line}/{own}")])
         if stat is None:
             place.in_doubt = False
         elif stat.ephemeralOwner != session.number:
@@ -168,7 +168,7 @@ class Request:
         told = None if self._watch is None else self._watch.turn(Topic("lease", self._name, place.owner.nonce), session)
         stat, answer = session.ask(
             self._what,
-            [lambda driver: driver.exists_async(before, told), lambda driver: driver.get_async(first)],
+            [asking.exists(before, told), asking.get(first)],
         )
         if stat is None or isinstance(answer, NoNodeError):
             return None

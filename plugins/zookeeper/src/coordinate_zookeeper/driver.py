@@ -151,6 +151,7 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         self, address: Address, length: float, welcome: Callable[[float], None], pulse: Callable[[], None]
     ) -> None:
         self._beat = pulse
+        self._beat_at = 0.0
         self._patience = max(2 * PULSE, 2 * address.timeout)
         self.last_words = LastWords()
         logger = logging.Logger("kazoo", logging.WARNING)  # noqa: LOG001 -- outside the tree: nobody's terminal
@@ -169,7 +170,11 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         self._connection: Connection = Connection(self, former.retry_sleeper, logger, former.sasl_options)
 
     def _pulse(self) -> None:
-        self._beat()
+        now = time.monotonic()
+        if now >= self._beat_at:
+            # By the clock, not once for each packet: whoever is called looks over all that this process has.
+            self._beat_at = now + PULSE
+            self._beat()
         connection = self._connection
         if isinstance(connection, Connection):
             connection.insist(self._patience)

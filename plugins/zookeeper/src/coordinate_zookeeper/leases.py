@@ -77,7 +77,7 @@ class Leases:
         place.leaving = True
         what = f"leave the line for {name!r}"
         if place.path and not place.in_doubt:
-            (answer,) = place.session.ask(what, [lambda driver: driver.delete_async(place.path)])
+            (answer,) = place.session.ask(what, [asking.delete(place.path)])
             found = not isinstance(answer, NoNodeError)
         else:
             found = self._remove(name, place.session, place.line, place.owner.nonce)
@@ -88,9 +88,7 @@ class Leases:
     def _remove(name: str, session: Session, line: str, nonce: str) -> bool:
         """Remove all nodes of a nonce; False if there was none."""
         what = f"release {name!r}"
-        _, children = session.ask(
-            what, [lambda driver: driver.sync_async(line), lambda driver: driver.get_children_async(line)]
-        )
+        _, children = session.ask(what, [asking.sync(line), asking.children(line)])
         if isinstance(children, NoNodeError):
             return False
         ours = [f"{line}/{child}" for child in children if child.startswith(entry(nonce))]
@@ -148,7 +146,7 @@ class Leases:
         """
         unwatched = [(place, Sentry()) for place in places if not place.guarded]
         calls = [asking.exists(place.path, sentry.end) for place, sentry in unwatched]
-        _, *stats = session.ask(what, [lambda driver: driver.sync_async(self._nodes.root), *calls])
+        _, *stats = session.ask(what, [asking.sync(self._nodes.root), *calls])
         number = session.number
         for (place, sentry), stat in zip(unwatched, stats, strict=True):
             sentry.missing = stat is None
@@ -178,7 +176,7 @@ class Leases:
         try:
             children, found = session.ask(
                 f"look at {grant.name!r}",
-                [lambda driver: driver.get_children_async(line), lambda driver: driver.get_async(line)],
+                [asking.children(line), asking.get(line)],
             )
             if isinstance(found, NoNodeError):
                 return Gone(LossReason.EXPIRED)
@@ -201,9 +199,9 @@ class Leases:
             _, children, found = session.ask(
                 what,
                 [
-                    lambda driver: driver.sync_async(line),
-                    lambda driver: driver.get_children_async(line),
-                    lambda driver: driver.get_async(line),
+                    asking.sync(line),
+                    asking.children(line),
+                    asking.get(line),
                 ],
             )
             row = in_order(children) if not isinstance(children, NoNodeError) else []
@@ -221,7 +219,7 @@ class Leases:
         session, parent = self._sessions.any(), self._nodes.leases
         _, children = session.ask(
             "list the leases",
-            [lambda driver: driver.sync_async(parent), lambda driver: driver.get_children_async(parent)],
+            [asking.sync(parent), asking.children(parent)],
         )
         names = [] if isinstance(children, NoNodeError) else sorted(map(name_of, children))
         found = (self.holder(name) for name in names if name.startswith(prefix))
@@ -236,9 +234,9 @@ class Leases:
             _, children, found = session.ask(
                 what,
                 [
-                    lambda driver: driver.sync_async(line),
-                    lambda driver: driver.get_children_async(line),
-                    lambda driver: driver.get_async(line),
+                    asking.sync(line),
+                    asking.children(line),
+                    asking.get(line),
                 ],
             )
             if isinstance(children, NoNodeError) or isinstance(found, NoNodeError):
@@ -256,7 +254,7 @@ class Leases:
         highest = stat.pzxid
         holder = f"{line}/{row[0]}" if row else ""
         if holder:
-            (state,) = session.ask(what, [lambda driver: driver.exists_async(holder)])
+            (state,) = session.ask(what, [asking.exists(holder)])
             if state is None:
                 return 0
             highest = state.czxid

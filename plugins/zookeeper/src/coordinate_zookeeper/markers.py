@@ -13,8 +13,9 @@ from kazoo.exceptions import KazooException, NoNodeError
 
 from coordinate import _wire
 from coordinate.errors import AlreadyDone, CorruptRecord, StaleToken
-from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
+from coordinate.types import MarkerRecord, MarkerState, MarkerView
 from coordinate_zookeeper import asking
+from coordinate_zookeeper.head import claim_in, untold, written
 from coordinate_zookeeper.nodes import make, name_of
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from kazoo.client import TransactionRequest
 
+    from coordinate.types import Claim
     from coordinate_zookeeper.nodes import Nodes
     from coordinate_zookeeper.session import Session
     from coordinate_zookeeper.sessions import Sessions
@@ -43,13 +45,13 @@ class Markers:
                 make(session, what, path)
                 continue
             data, version = found
-            present = _claim(data)
+            present = claim_in(data)
             if present == claim:
                 return  # as after a lost answer
             if present is not None and not _supersedes(claim, present):
                 message = f"claim of {scope!r} with token {claim.token} refused: {present.token} is registered"
                 raise StaleToken(message, present.token)
-            if self._commit(session, what, _Change(path, _wire.encode(claim), version)):
+            if self._commit(session, what, _Change(path, written(claim), version)):
                 return
 
     def put(self, scope: str, record: MarkerRecord, token: int) -> None:
@@ -59,26 +61,26 @@ class Markers:
         data = _wire.encode(record)
         for session in self._attempts(what):
             found = _read(session, what, path)
-            present = _claim(found[0]) if found is not None else None
+            present = claim_in(found[0]) if found is not None else None
             claimed = present.token if present is not None else 0
             if found is None or token != claimed:
                 message = f"marker of {scope!r} with token {token} refused: {claimed} is registered"
                 raise StaleToken(message, claimed)
-            (stored,) = session.ask(what, [lambda driver: driver.get_async(key)])
+            (stored,) = session.ask(what, [asking.get(key)])
             missing = isinstance(stored, NoNodeError)
             if not missing and _is_there(record, stored[0]):
                 return
-            if self._commit(session, what, _Change(path, *found, key, data, new=missing)):
+            head = untold(found[0]) if present is None else written(present, record)
+            if self._commit(session, what, _Change(path, head, found[1], key, data, new=missing)):
                 return
 
     def view(self, scope: str) -> MarkerView:
         """Read the claim, then the records."""
         path, what = self._nodes.scope(scope), f"read the markers of {scope!r}"
         session = self._sessions.any()
-        found = _read(session, what, path)
-        if found is None:
+        _, head, children = session.ask(what, [asking.sync(path), asking.get(path), asking.children(path)])
+        if isinstance(head, NoNodeError):
             return MarkerView(None)
-        (children,) = session.ask(what, [lambda driver: driver.get_children_async(path)])
         keys = [] if isinstance(children, NoNodeError) else [f"{path}/{child}" for child in sorted(children)]
         answers = session.ask(what, [asking.get(key) for key in keys])
         records = []
@@ -86,7 +88,7 @@ class Markers:
             record = None if isinstance(answer, NoNodeError) else _record(answer[0])
             if record is not None and self._nodes.record(scope, record.step, record.revision) == key:
                 records.append(record)
-        return MarkerView(_claim(found[0]), tuple(records))
+        return MarkerView(claim_in(head[0]), tuple(records))
 
     def delete(self, scope: str, step: str, revision: str) -> bool:
         """Remove a record, whoever leads."""
@@ -96,10 +98,11 @@ class Markers:
             found = _read(session, what, path)
             if found is None:
                 return False
-            (stat,) = session.ask(what, [lambda driver: driver.exists_async(key)])
+            (stat,) = session.ask(what, [asking.exists(key)])
             if stat is None:
                 return False
-            if self._commit(session, what, _Change(path, *found, key)):
+            data, version = found
+            if self._commit(session, what, _Change(path, untold(data), version, key)):
                 return True
         return False  # unreachable: the attempts end with an error
 
@@ -107,9 +110,7 @@ class Markers:
         """Return the scopes with a claim or a record; a bare node was only announced."""
         session, parent = self._sessions.any(), self._nodes.markers
         what = "list the scopes"
-        _, children = session.ask(
-            what, [lambda driver: driver.sync_async(parent), lambda driver: driver.get_children_async(parent)]
-        )
+        _, children = session.ask(what, [asking.sync(parent), asking.children(parent)])
         names = [] if isinstance(children, NoNodeError) else sorted(map(name_of, children))
         stats = session.ask(what, [asking.exists(self._nodes.scope(name)) for name in names])
         return [name for name, stat in zip(names, stats, strict=True) if stat and (stat.dataLength or stat.numChildren)]
@@ -122,7 +123,8 @@ class Markers:
             if found is None:
                 make(session, what, path)  # whoever watches for the node has been told by that
                 return
-            if self._commit(session, what, _Change(path, *found)):
+            data, version = found
+            if self._commit(session, what, _Change(path, untold(data), version)):
                 return
 
     def _attempts(self, what: str) -> Iterator[Session]:
@@ -144,10 +146,10 @@ class _Change:
     """A transaction on a scope: its node, and a record that is written or, without data, removed."""
 
     def __init__(
-        self, path: str, claim: bytes, version: int, key: str = "", data: bytes = b"", *, new: bool = False
+        self, path: str, head: bytes, version: int, key: str = "", data: bytes = b"", *, new: bool = False
     ) -> None:
         self._path = path
-        self._claim = claim
+        self._head = head
         self._version = version
         self._key = key
         self._data = data
@@ -155,7 +157,7 @@ class _Change:
 
     def add_to(self, transaction: TransactionRequest) -> TransactionRequest:
         """Return the transaction with this change in it."""
-        transaction.set_data(self._path, self._claim, self._version)
+        transaction.set_data(self._path, self._head, self._version)
         if self._key and not self._data:
             transaction.delete(self._key)
         elif self._key and self._new:
@@ -167,15 +169,11 @@ class _Change:
 
 def _read(session: Session, what: str, path: str) -> tuple[bytes, int] | None:
     """Return data and version of a scope's node as the leader of the ensemble knows them; None: there is none."""
-    _, answer = session.ask(what, [lambda driver: driver.sync_async(path), lambda driver: driver.get_async(path)])
+    _, answer = session.ask(what, [asking.sync(path), asking.get(path)])
     if isinstance(answer, NoNodeError):
         return None
     data, stat = answer
     return data, stat.version
-
-
-def _claim(data: bytes) -> Claim | None:
-    return _wire.decode(Claim, data) if data else None
 
 
 def _record(data: bytes) -> MarkerRecord | None:

@@ -154,12 +154,10 @@ class Places:
     def _remove(self, place: Place) -> None:
         if place.path:
             path = place.path
-            place.session.spawn(lambda driver: driver.delete_async(path), lambda result: self._removed(place, result))
+            place.session.spawn(asking.delete(path), lambda result: self._removed(place, result))
         else:
             # It is asked for on the session that may have created it, so after that.
-            place.session.spawn(
-                lambda driver: driver.get_children_async(place.line), lambda result: self._listed(place, result)
-            )
+            place.session.spawn(asking.children(place.line), lambda result: self._listed(place, result))
 
     def _listed(self, place: Place, result: IAsyncResult) -> None:
         try:

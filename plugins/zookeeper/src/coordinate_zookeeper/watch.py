@@ -8,10 +8,12 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from kazoo.exceptions import KazooException
+from kazoo.exceptions import KazooException, NoNodeError
 
-from coordinate.backend import Watch
+from coordinate.backend import News, Watch
 from coordinate.errors import BackendUnavailable
+from coordinate_zookeeper import asking
+from coordinate_zookeeper.head import told_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +46,8 @@ class ZooKeeperWatch(Watch):
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pending: set[Topic] = set()
         self._topics: set[Topic] = set()
+        self._told: dict[Topic, tuple[int, bytes]] = {}
+        """Of each scope how many changes were reported, and what its node held after the last one, if we know."""
         self._armed: set[Topic] = set()
         """Topics whose scope has a watch of ours: a second one would double every report."""
         self._attended: set[Session] = {self._session}
@@ -63,10 +67,12 @@ class ZooKeeperWatch(Watch):
         """Return the eventfd."""
         return self._fd
 
-    def push(self, topic: Topic) -> None:
-        """Report a topic; from any thread."""
+    def push(self, topic: Topic, head: bytes = b"") -> None:
+        """Report a topic, and what the node of its scope holds now if that is known; from any thread."""
         with self._lock:
             if not self._closed and topic in self._topics:
+                if topic.kind == "markers":
+                    self._told[topic] = (self._told.get(topic, (0, b""))[0] + 1, head)
                 self._pending.add(topic)
                 os.eventfd_write(self._fd, 1)
 
@@ -90,10 +96,7 @@ class ZooKeeperWatch(Watch):
             self._armed.add(topic)
         path = self._nodes.scope(topic.name)
         try:
-            self._session.ask(
-                f"watch {topic.name!r}",
-                [lambda driver: driver.exists_async(path, lambda _: self._fired(topic))],
-            )
+            self._session.ask(f"watch {topic.name!r}", [asking.exists(path, lambda _: self._fired(topic))])
         except BackendUnavailable:
             with self._lock:
                 self._armed.discard(topic)
@@ -104,6 +107,7 @@ class ZooKeeperWatch(Watch):
         with self._lock:
             self._topics.discard(topic)
             self._pending.discard(topic)
+            self._told.pop(topic, None)
 
     def drain(self) -> frozenset[Topic]:
         """Return what was reported since the last call."""
@@ -115,6 +119,12 @@ class ZooKeeperWatch(Watch):
                 with contextlib.suppress(BlockingIOError):
                     os.eventfd_read(self._fd)
             return pending
+
+    def news(self, topic: Topic) -> News:
+        """Return the record that says done, if it came with the last change of its scope."""
+        with self._lock:
+            number, head = self._told.get(topic, (0, b""))
+        return News(number, told_in(head))
 
     def close(self) -> None:
         """Give up."""
@@ -147,22 +157,35 @@ class ZooKeeperWatch(Watch):
                 return
             self._armed.add(topic)
         if not self._session.connected:
-            with self._lock:
-                self._armed.discard(topic)
-            self.push(topic)
+            self._disarm(topic)
             return
-        path = self._nodes.scope(topic.name)
-        self._session.spawn(
-            lambda driver: driver.exists_async(path, lambda _: self._fired(topic)),
-            lambda result: self._set_again(topic, result),
-        )
+        reading = asking.get(self._nodes.scope(topic.name), lambda _: self._fired(topic))
+        self._session.spawn(reading, lambda result: self._read(topic, result))
+
+    def _read(self, topic: Topic, result: IAsyncResult) -> None:
+        """Report a scope's change with what its node tells; a node that is not there (yet) cannot be watched so."""
+        try:
+            data, _ = result.get_nowait()
+        except NoNodeError:
+            asked = asking.exists(self._nodes.scope(topic.name), lambda _: self._fired(topic))
+            self._session.spawn(asked, lambda result: self._set_again(topic, result))
+        except KazooException:
+            self._disarm(topic)
+        else:
+            self.push(topic, data)
 
     def _set_again(self, topic: Topic, result: IAsyncResult) -> None:
         try:
             result.get_nowait()
         except KazooException:
-            with self._lock:
-                self._armed.discard(topic)
+            self._disarm(topic)
+        else:
+            self.push(topic)
+
+    def _disarm(self, topic: Topic) -> None:
+        """Report a scope that is not watched: whoever looks now knows how it is, and `_connected` watches again."""
+        with self._lock:
+            self._armed.discard(topic)
         self.push(topic)
 
     def _connected(self, session: Session) -> None:
