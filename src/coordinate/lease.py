@@ -319,7 +319,7 @@ class Lease:
         backend = self.shared.backend
         answer = backend.acquire(self.name, owner, self.timing.ttl, floor=floor, queue=queue, unled=unled)
         if isinstance(answer, Granted):
-            self._take(answer.grant, sent)
+            self._take(answer.grant, sent - answer.age)
         return answer
 
     def _take(self, grant: Grant, sent: float) -> None:

@@ -109,6 +109,8 @@ class Granted(msgspec.Struct, frozen=True):
     """Answer to acquire: the lease is ours, counted from before the request was sent."""
 
     grant: Grant
+    age: float = 0.0
+    """Seconds before the call of ``acquire`` at which the request was sent, if that was done ahead of it."""
 
 
 class Held(msgspec.Struct, frozen=True):

@@ -40,3 +40,8 @@ def delete(path: str) -> Call:
 def create(path: str) -> Call:
     """Ask for an empty node that stays."""
     return lambda driver: driver.create_async(path)
+
+
+def enter(path: str, data: bytes) -> Call:
+    """Ask for an ephemeral node with the next number; the answer is its path and state."""
+    return lambda driver: driver.create_async(path, data, ephemeral=True, sequence=True, include_data=True)

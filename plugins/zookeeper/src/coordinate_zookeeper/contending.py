@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING, Any
 from kazoo.exceptions import KazooException, NoNodeError
 
 from coordinate import _wire
+from coordinate._clock import SYSTEM
 from coordinate.types import Grant, Granted, Held, LeaseRecord, Topic
 from coordinate_zookeeper import asking, tokens
+from coordinate_zookeeper.lines import Rest, Sight, Turn
 from coordinate_zookeeper.nodes import in_order, make
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from coordinate.types import AcquireAnswer
+    from coordinate_zookeeper.lines import Lines
     from coordinate_zookeeper.places import Place
+    from coordinate_zookeeper.session import Call
     from coordinate_zookeeper.tokens import Ground
     from coordinate_zookeeper.watch import ZooKeeperWatch
+
+_FRESH = 0.5
+"""Seconds for which an answer that came before we asked is as good as one to us; its age counts against the lease."""
 
 
 def write_ground(driver: Any, line: str, ground: Ground, version: int, *, removed: str = "", own: str = "") -> Any:  # noqa: ANN401
@@ -45,12 +54,14 @@ def record_of(answer: Any, ground: Ground) -> LeaseRecord:  # noqa: ANN401 -- ka
 class Request:
     """One attempt of one owner to get a lease."""
 
-    def __init__(self, name: str, place: Place, floor: int, watch: ZooKeeperWatch | None) -> None:
+    def __init__(self, name: str, place: Place, floor: int, watch: ZooKeeperWatch | None, lines: Lines) -> None:
         self._name = name
         self._place = place
+        self._lines = lines
         self._floor = floor
         self._watch = watch
         self._what = f"acquire {name!r}"
+        self._entered = SYSTEM.now()
         self._ends = time.monotonic() + place.session.address.timeout
 
     def answer(self) -> AcquireAnswer:
@@ -60,9 +71,12 @@ class Request:
             repeated = self._repeat(place.grant)
             if repeated is not None:
                 return repeated
+        known = self._by_what_is_known()
+        if known is not None:
+            return known
         while True:
-            children, found = self._stand_in_line()
-            if isinstance(children, NoNodeError) or isinstance(found, NoNodeError):
+            children, sight = self._stand_in_line()
+            if sight is None:
                 place.forget()
                 make(session, self._what, place.line)
             else:
@@ -71,13 +85,45 @@ class Request:
                 if own not in row:
                     place.forget()  # expired or broken
                 else:
-                    ground, stat = tokens.read(found)
                     position = row.index(own)
-                    answer = self._grant(ground, stat.version) if position == 0 else self._wait(row, position, ground)
+                    answer = (
+                        self._grant(sight, alone=row == [own]) if not position else self._wait(row, position, sight)
+                    )
                     if answer is not None:
                         return answer
             if time.monotonic() > self._ends:
                 raise session.failure(self._what, f"no end of changes within {session.address.timeout:g} s")
+
+    def _by_what_is_known(self) -> AcquireAnswer | None:
+        """Grant with one request where nothing else has to be read; None: look."""
+        place = self._place
+        turn, place.turn = place.turn, None
+        if place.in_doubt:
+            return None
+        if not place.path:
+            return self._enter_again()
+        return self._take_over(turn) if turn is not None else None
+
+    def _enter_again(self) -> AcquireAnswer | None:
+        """Enter a line that we left empty: if our number is the next one, nobody has entered since."""
+        place = self._place
+        rest = self._lines.enter(place.session, place.line)
+        if rest is None or not rest.sight.holds:
+            return None
+        (made,) = self._enter([])
+        if made and place.number == rest.number + 1 and rest.sight.holds:
+            return self._grant(rest.sight, alone=True)
+        return None
+
+    def _take_over(self, turn: Turn) -> AcquireAnswer | None:
+        """Become the first, now that whoever was before us is gone, if we were still there ourselves then."""
+        place, age = self._place, self._entered - turn.asked_at
+        stat = turn.stat
+        ours = stat is not None and stat.czxid == place.created and stat.ephemeralOwner == place.session.number
+        if not ours or age > _FRESH or turn.sentry.ended or not turn.sight.holds:
+            return None
+        place.sentry = turn.sentry
+        return self._grant(turn.sight, alone=False, age=age)
 
     def _repeat(self, grant: Grant) -> AcquireAnswer | None:
         """Return the same grant again if it still is one."""
@@ -93,37 +139,32 @@ class Request:
             raise session.failure(self._what, "the lease belongs to a session that this process has lost")
         return Granted(grant)
 
-    def _stand_in_line(self) -> tuple[Any, Any]:
-        """Return the line and its ground, read after our node was made."""
+    def _stand_in_line(self) -> tuple[Any, Sight | None]:
+        """Return the line, and its ground if there is a line; read after our node was made."""
         place, session = self._place, self._place.session
-        looks = [
-            asking.children(place.line),
-            asking.get(place.line),
-        ]
+        sentry = self._lines.sentry(session, place.line)
+        looks = [asking.children(place.line), asking.get(place.line, None if sentry is None else sentry.end)]
         if place.in_doubt:
             self._find_own()
-        if place.path:
-            children, found = session.ask(self._what, looks)
-            return children, found
+        children, found = session.ask(self._what, looks) if place.path else self._enter(looks)[1:]
+        if isinstance(children, NoNodeError) or isinstance(found, NoNodeError):
+            return [], None
+        ground, stat = tokens.read(found)
+        return children, Sight(ground, stat.version, sentry)
+
+    def _enter(self, looks: Sequence[Call]) -> list[Any]:
+        """Make our node, and look; return whether it is there, and what was seen."""
+        place, session = self._place, self._place.session
         session.ready(self._what, self._ends)
-        record = LeaseRecord(self._name, 0, place.owner, session.granted or session.length)
-        data = _wire.encode(record)
+        data = _wire.encode(LeaseRecord(self._name, 0, place.owner, session.granted or session.length))
         place.in_doubt = True
-        made, children, found = session.ask(
-            self._what,
-            [
-                lambda driver: driver.create_async(
-                    f"{place.line}/{place.entry}", data, ephemeral=True, sequence=True, include_data=True
-                ),
-                *looks,
-            ],
-        )
+        made, *seen = session.ask(self._what, [asking.enter(f"{place.line}/{place.entry}", data), *looks])
         place.in_doubt = False
         if isinstance(made, NoNodeError):
-            return made, made
+            return [False, *seen]
         path, stat = made
         place.found(path, stat)
-        return children, found
+        return [True, *seen]
 
     def _find_own(self) -> None:
         """After a lost answer: look for the node that we may have made."""
@@ -145,32 +186,35 @@ class Request:
         else:
             place.found(f"{place.line}/{own}", stat)
 
-    def _grant(self, ground: Ground, version: int) -> AcquireAnswer | None:
+    def _grant(self, sight: Sight, *, alone: bool, age: float = 0.0) -> AcquireAnswer | None:
         """Take the lease as the first in line; None if the base has to be raised and something came between."""
-        place, session = self._place, self._place.session
+        place, session, ground = self._place, self._place.session, sight.ground
         if ground.token(place.created) <= self._floor:
             ground = ground.above(self._floor, place.created)
             (results,) = session.ask(
-                self._what, [lambda driver: write_ground(driver, place.line, ground, version, own=place.path)]
+                self._what, [lambda driver: write_ground(driver, place.line, ground, sight.version, own=place.path)]
             )
             if failed(results):
                 return None
         granted = session.granted
         if granted <= 0:
             raise session.failure(self._what, "the connection was lost meanwhile")
+        place.rest = Rest(place.number, sight) if alone else None
         place.grant = Grant(self._name, ground.token(place.created), place.owner.nonce, granted)
-        return Granted(place.grant)
+        return Granted(place.grant, max(0.0, age))
 
-    def _wait(self, row: list[str], position: int, ground: Ground) -> AcquireAnswer | None:
+    def _wait(self, row: list[str], position: int, sight: Sight) -> AcquireAnswer | None:
         """Watch the predecessor only; None if he or the holder has gone."""
         place, session = self._place, self._place.session
         before, first = (f"{place.line}/{row[index]}" for index in (position - 1, 0))
-        told = None if self._watch is None else self._watch.turn(Topic("lease", self._name, place.owner.nonce), session)
-        stat, answer = session.ask(
-            self._what,
-            [asking.exists(before, told), asking.get(first)],
-        )
+        turn, told = None, None
+        if self._watch is not None:
+            tell = self._watch.turn(Topic("lease", self._name, place.owner.nonce), session)
+            turn = Turn(place.path, sight, session, tell) if position == 1 else None
+            told = turn or (lambda _: tell())
+        stat, answer = session.ask(self._what, [asking.exists(before, told), asking.get(first)])
         if stat is None or isinstance(answer, NoNodeError):
             return None
-        record = record_of(answer, ground)
+        place.turn = turn
+        record = record_of(answer, sight.ground)
         return Held(record, record.ttl)

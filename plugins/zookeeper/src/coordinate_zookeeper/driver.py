@@ -1,7 +1,7 @@
 """kazoo with what it lacks for leases: the granted timeout, a pulse, an end that leaves the session to expire.
 
-kazoo offers none of the three, so this is the one module that touches its insides; the distribution pins its minor
-release. Its log lines are kept here, the last one for error messages, and never reach a terminal.
+kazoo offers none of the three, so this module and `handler` touch its insides; the distribution pins its minor release.
+Its log lines are kept here, the last one for error messages, and never reach a terminal.
 """
 
 from __future__ import annotations
@@ -14,19 +14,16 @@ from typing import TYPE_CHECKING
 
 from kazoo.client import KazooClient
 from kazoo.exceptions import ConnectionDropped
-from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.connection import ConnectionHandler
 from kazoo.retry import KazooRetry
 
-from coordinate_zookeeper import tls
+from coordinate_zookeeper.handler import PULSE, Handler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from coordinate_zookeeper.address import Address
 
-PULSE = 0.5
-"""Seconds between looks at what has to be given back."""
 _RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0, "max_jitter": 0.4}
 
 # kazoo's worker threads report errors of callbacks here; without any handler Python prints them to stderr.
@@ -45,44 +42,6 @@ class LastWords(logging.Handler):
         with contextlib.suppress(Exception):
             error = record.exc_info[1] if record.exc_info else None
             self.text = record.getMessage() + (f": {error}" if error else "")
-
-
-class PulsedHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
-    """kazoo's threads, with a regular call from the connection's thread and bounded attempts to connect."""
-
-    def __init__(self, pulse: Callable[[], None], patience: float) -> None:
-        super().__init__()
-        self._pulse = pulse
-        self._patience = patience
-
-    def select(
-        self, rlist: list[object], wlist: list[object], xlist: list[object], timeout: float | None = None
-    ) -> tuple[list[object], list[object], list[object]]:
-        """Wait as asked, in slices: what a slice ends with without an event is not the end of the wait."""
-        ends = None if timeout is None else time.monotonic() + timeout
-        while True:
-            self._pulse()
-            left = PULSE if ends is None else max(0.0, ends - time.monotonic())
-            found: tuple[list[object], list[object], list[object]] = super().select(
-                rlist, wlist, xlist, min(left, PULSE)
-            )
-            if any(found) or (ends is not None and time.monotonic() >= ends):
-                return found
-
-    def create_connection(self, *args: object, **options: object) -> object:
-        """Connect: a host that swallows packets must not cost a whole session timeout."""
-        given = options.get("timeout")
-        if isinstance(given, float):
-            options["timeout"] = min(given, self._patience)
-        if not options.get("use_ssl"):
-            return super().create_connection(*args, **options)
-        # kazoo's own way to encrypt leaves a socket open after each handshake that fails.
-        plain = super().create_connection(address=options["address"], timeout=options["timeout"])
-        try:
-            return tls.secured(plain, options)
-        except BaseException:
-            plain.close()
-            raise
 
 
 class Connection(ConnectionHandler):  # type: ignore[misc]  # kazoo has no types
@@ -159,7 +118,7 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         super().__init__(
             hosts=address.hosts,
             timeout=length,
-            handler=PulsedHandler(self._pulse, address.timeout),
+            handler=Handler(self._pulse, address.timeout),
             connection_retry=KazooRetry(**_RECONNECT),
             default_acl=address.acl,
             logger=logger,

@@ -11,8 +11,10 @@ from coordinate.errors import BackendUnavailable, CorruptRecord
 from coordinate.types import Gone, Grant, Granted, LeaseRecord, LossReason, Renewed, Unknown
 from coordinate_zookeeper import asking, tokens
 from coordinate_zookeeper.contending import Request, failed, record_of, write_ground
+from coordinate_zookeeper.lines import Lines
 from coordinate_zookeeper.nodes import entry, in_order, make, name_of
-from coordinate_zookeeper.places import Place, Sentry
+from coordinate_zookeeper.places import Place
+from coordinate_zookeeper.sentry import Sentry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,7 @@ class Leases:
         self._nodes = nodes
         self._sessions = sessions
         self._places = places
+        self._lines = Lines()
 
     # Getting
 
@@ -48,7 +51,7 @@ class Leases:
                     continue
                 place.stand_by()
                 place.queued = place.queued or watch is not None
-                answer = Request(name, place, floor, watch).answer()
+                answer = Request(name, place, floor, watch, self._lines).answer()
                 if isinstance(answer, Granted):
                     place.queued = False
                 elif not place.queued:
@@ -79,6 +82,8 @@ class Leases:
         if place.path and not place.in_doubt:
             (answer,) = place.session.ask(what, [asking.delete(place.path)])
             found = not isinstance(answer, NoNodeError)
+            if found and place.rest is not None:
+                self._lines.leave(place.session, place.line, place.rest)
         else:
             found = self._remove(name, place.session, place.line, place.owner.nonce)
         self._places.drop(place)
@@ -152,7 +157,6 @@ class Leases:
             sentry.missing = stat is None
             sentry.stranger = stat is not None and stat.ephemeralOwner != number
             place.sentry = sentry
-        session.hear_out(what)
 
     def _judge(self, grant: Grant, place: Place) -> RenewAnswer:
         sentry, granted = place.sentry, place.session.granted

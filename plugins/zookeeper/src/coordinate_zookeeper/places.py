@@ -14,31 +14,16 @@ from typing import TYPE_CHECKING
 from kazoo.exceptions import KazooException, NoNodeError
 
 from coordinate_zookeeper import asking
-from coordinate_zookeeper.nodes import entry
+from coordinate_zookeeper.nodes import MARK, entry
 
 if TYPE_CHECKING:
     from kazoo.interfaces import IAsyncResult
-    from kazoo.protocol.states import WatchedEvent, ZnodeStat
+    from kazoo.protocol.states import ZnodeStat
 
     from coordinate.types import Grant, Owner
+    from coordinate_zookeeper.lines import Rest, Turn
+    from coordinate_zookeeper.sentry import Sentry
     from coordinate_zookeeper.session import Session
-
-
-class Sentry:
-    """What a watch on one node, set by one connection, has told. Any event ends it, the connection's end included."""
-
-    __slots__ = ("ended", "missing", "stranger")
-
-    def __init__(self) -> None:
-        self.ended = False
-        self.missing = False
-        """There was no node when it was posted."""
-        self.stranger = False
-        """The node was another session's."""
-
-    def end(self, _: WatchedEvent) -> None:
-        """Note an event; from kazoo's thread."""
-        self.ended = True
 
 
 class Place:
@@ -73,6 +58,10 @@ class Place:
         self.grant: Grant | None = None
         self.sentry: Sentry | None = None
         """Posted by the first renewal on each connection."""
+        self.turn: Turn | None = None
+        """Set while only the holder is before us."""
+        self.rest: Rest | None = None
+        """Set while nobody was behind us when we got the lease: what we leave when we go."""
         self.in_doubt = False
         """A node may have been created, or be created yet, that we know nothing of."""
 
@@ -87,6 +76,11 @@ class Place:
         """Want the node for another ttl from now on."""
         length = self.session.length
         self._until = time.monotonic() + max(length, self.session.granted, self.grant.ttl if self.grant else 0.0)
+
+    @property
+    def number(self) -> int:
+        """Return our number in the line: how many nodes were ever made in it before ours."""
+        return int(self.path.rpartition(MARK)[2])
 
     @property
     def guarded(self) -> bool:

@@ -19,7 +19,7 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.states import Callback, KazooState, KeeperState
+from kazoo.protocol.states import KazooState, KeeperState
 
 from coordinate.errors import BackendUnavailable
 from coordinate_zookeeper.driver import Driver
@@ -176,26 +176,13 @@ class Session:
         except (KazooException, OSError) as error:
             raise self.failure(what, f"{type(error).__name__} {error}".strip()) from error
 
-    def hear_out(self, what: str) -> None:
-        """Return when everything that the server had told before the last answer has been passed on.
-
-        Raises:
-            BackendUnavailable: not in time, or the connection has been lost.
-        """
-        driver, heard = self._driver, threading.Event()
-        if driver is not None:
-            # kazoo passes events on from one thread, in order: whoever comes last there comes after all others.
-            driver.handler.dispatch_callback(Callback("watch", heard.set, ()))
-        if not heard.wait(self.address.timeout):
-            raise self.failure(what, f"events are not passed on within {self.address.timeout:g} s")
-
     def failure(self, what: str, why: str) -> BackendUnavailable:
         """Return the error of an operation that has no usable answer."""
         message = f"{what} on {self.address.shown} failed: {why}"
         return BackendUnavailable(message)
 
     def spawn(self, call: Call, done: Callable[[IAsyncResult], None]) -> None:
-        """Send a request from any thread and call ``done`` with its result from one of kazoo's; never blocks."""
+        """Send a request from any thread and call ``done`` with its result from the connection's; never blocks."""
         driver = self._driver
         if driver is not None:
             call(driver).rawlink(done)

@@ -1,4 +1,4 @@
-"""Waiting: kazoo's threads report events, an eventfd tells the one who waits that there are some."""
+"""Waiting: the connection's thread reports events, an eventfd tells the one who waits that there are some."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kazoo.interfaces import IAsyncResult
-    from kazoo.protocol.states import WatchedEvent
 
     from coordinate.types import Topic
     from coordinate_zookeeper.nodes import Nodes
@@ -76,7 +75,7 @@ class ZooKeeperWatch(Watch):
                 self._pending.add(topic)
                 os.eventfd_write(self._fd, 1)
 
-    def turn(self, topic: Topic, session: Session) -> Callable[[WatchedEvent], None]:
+    def turn(self, topic: Topic, session: Session) -> Callable[[], None]:
         """Return what is to be called when the predecessor in a line has gone."""
         with self._lock:
             self._topics.add(topic)
@@ -84,7 +83,7 @@ class ZooKeeperWatch(Watch):
                 self._attended.add(session)
                 session.attend(self._connected)
         # Also for the end of the connection: who looks then finds out how it is.
-        return lambda _: self.push(topic)
+        return lambda: self.push(topic)
 
     def add(self, topic: Topic) -> None:
         """Watch a scope; a turn for a lease needs no more than `acquire` with this watch."""
@@ -143,7 +142,7 @@ class ZooKeeperWatch(Watch):
             message = f"waiting on {self._session.address.shown} failed: a forked child needs a channel of its own"
             raise BackendUnavailable(message)
 
-    # kazoo's threads
+    # The connection's thread
 
     def _fired(self, topic: Topic) -> None:
         with self._lock:
