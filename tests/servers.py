@@ -31,16 +31,22 @@ PATIENCE = 15.0
 """Seconds that a request may take where the test is not about its limit."""
 _PORTS = range(10_000, 32_000)
 """Below the ports from which connections start, which come and go between our look and the server's."""
+_SHARES = 8
+"""Test workers that run at once at most: each has ports of its own, for a port is free until its server has it."""
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """Return a TCP port that nobody listens on at this moment, another one at each call."""
+    """Return a TCP port that nobody listens on at this moment; no test of this run is given it twice."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            port = secrets.choice(_PORTS)
-            probe.bind(("127.0.0.1", port))
-            return port
+            port = secrets.choice(_PORTS[worker % _SHARES :: _SHARES])
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
 
 
 def opened(url: str, timeout: float = PATIENCE) -> RedisBackend:

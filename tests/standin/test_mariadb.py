@@ -7,13 +7,13 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pymysql
 import pytest
 
+from tests.servers import free_port
 from tests.standin.fleet import LIMIT, ROOT_PASSWORD, Bench, make_bench
 
 if TYPE_CHECKING:
@@ -33,13 +33,6 @@ def program(name: str) -> str:
     path = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/usr/bin")
     assert path, f"{name} is missing: install MariaDB's server"
     return path
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -184,8 +184,7 @@ def test_followers_are_told_the_record_by_the_request_that_watches_again(clients
 def test_many_abandoned_leases_are_given_back_at_once(clients: Clients, operator: KazooClient, count: int) -> None:
     """The connection's own thread asks for all of it, and may not wait for itself."""
     backend = clients()
-    for number in range(count):
-        granted(backend, f"many/{number}", ttl=4.0)
+    grants = [granted(backend, f"many/{number}", ttl=10.0) for number in range(count)]
 
     def left() -> int:
         nodes = 0
@@ -195,5 +194,6 @@ def test_many_abandoned_leases_are_given_back_at_once(clients: Clients, operator
         return nodes
 
     assert left() == count
+    backend.renew(grants)  # so that all of them end together
     eventually(lambda: left() == 0, what="the removal of what nobody renews")
     backend.ping()

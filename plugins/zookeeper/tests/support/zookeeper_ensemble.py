@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -16,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.servers import stop
+from tests.servers import free_port, stop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -28,21 +27,9 @@ READY_WITHIN = 90.0
 """Seconds; an idle machine starts three servers in two."""
 TICK = 100
 """Milliseconds; sessions end within one of them."""
-_PORTS = range(10_000, 32_000)
-"""Below the ports from which connections start, which come and go between our look and the server's."""
 _JAVA = ("-Xmx96m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.admin.enableServer=false")
 _SMALL = ("-Dzookeeper.preAllocSize=64",)
 """Kilobytes that a log file reserves on the disk; by default 64 MB each."""
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on at this moment, another one at each call."""
-    while True:
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            port = secrets.choice(_PORTS)
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Server:
