@@ -22,13 +22,13 @@ from coordinate.config import Timing
 from coordinate.errors import ConfigError, LeaseLost
 from coordinate.lease import Lease, Limits, Shared
 from coordinate.testing import FakeClock, eventually
-from coordinate.types import Gone, LossReason, Topic, Unknown
+from coordinate.types import Gone, Granted, LossReason, Topic, Unknown
 from coordinate.url import parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coordinate.types import Grant, RenewAnswer
+    from coordinate.types import AcquireAnswer, Grant, Owner, RenewAnswer
 
 _NUMBERS = itertools.count()
 TIMING = Timing.of(30)
@@ -79,6 +79,24 @@ def test_a_renewed_lease_is_held_for_hours(world: World) -> None:
     lease = world.lease()
     world.pass_time(7200)
     lease.check()
+
+
+def test_an_answer_that_was_asked_for_earlier_counts_from_then(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may ask ahead of us for what we are about to ask; the lease does not last longer by that."""
+    real = world.backend.acquire
+
+    def ahead(name: str, owner: Owner, ttl: float, **_: object) -> AcquireAnswer:
+        answer = real(name, owner, ttl)
+        assert isinstance(answer, Granted)
+        return Granted(answer.grant, age=2.0)
+
+    monkeypatch.setattr(world.backend, "acquire", ahead)
+    lease = world.lease()
+    world.clock.advance(TIMING.renew_deadline - 2.01)
+    lease.check()
+    world.clock.advance(0.02)
+    with pytest.raises(LeaseLost):
+        lease.check()
 
 
 def test_without_the_keeper_the_lease_ends_at_the_renew_deadline(world: World) -> None:

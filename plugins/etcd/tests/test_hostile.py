@@ -15,9 +15,11 @@ from tests.stacks.etcd import etcd
 from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable
 from coordinate.testing import eventually
+from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
 from coordinate.testing.watch_port import woken
-from coordinate.types import Granted, Renewed, Topic
+from coordinate.types import Claim, Granted, Renewed, Topic
+from coordinate_etcd.ensemble import Ensemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,6 +67,33 @@ def test_a_watch_that_begins_late_says_so(emptied: Etcd, opened: Callable[..., E
     assert client.release(grant)
     watch.follow(topic, b"/t/leases/late", looked)
     assert woken(watch, topic)
+    watch.close()
+
+
+def test_followers_are_told_the_record_by_the_change_itself(
+    emptied: Etcd, opened: Callable[..., EtcdBackend], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They ask for nothing; anything else that happens to the scope takes it back."""
+    client, other = opened(emptied.url), opened(emptied.url)
+    topic, done = Topic("markers", "site"), record(token=7)
+    client.claim("site", Claim(7, mint()))
+    watch = other.watch()
+    watch.add(topic)
+    asked: list[str] = []
+    original = Ensemble.call
+
+    def call(ensemble: Ensemble, what: str, *more: object) -> object:
+        asked.append(what)
+        return original(ensemble, what, *more)
+
+    monkeypatch.setattr(Ensemble, "call", call)
+    client.put_marker("site", done, 7)
+    eventually(lambda: watch.news(topic).record == done, what="the record")
+    assert asked == ["write a marker of 'site'"] * 2
+    number = watch.news(topic).number
+    client.claim("site", Claim(8, mint()))
+    eventually(lambda: watch.news(topic).number > number, what="the claim")
+    assert watch.news(topic).record is None
     watch.close()
 
 

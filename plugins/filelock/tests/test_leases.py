@@ -16,7 +16,7 @@ from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable, CorruptRecord
 from coordinate.testing import eventually
 from coordinate.types import Gone, Grant, Granted, Held, LossReason, Renewed, Unknown
-from coordinate_filelock import leases
+from coordinate_filelock import leases, tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -181,7 +181,7 @@ def test_a_lost_record_skips_the_rest_of_the_block(worker: Workers, folder: Path
         successor = worker()
         reserved = successor.ask("acquire", "x")
         assert reserved > last
-        assert f'"reserved":{reserved + 63}' in (folder / "test/leases/x.token").read_text()
+        assert f'"reserved":{reserved + tokens.BLOCK - 1}' in (folder / "test/leases/x.token").read_text()
         successor.ask("release", "x")
 
 
@@ -225,8 +225,11 @@ def test_a_failed_grant_leaves_the_lock_free(
     assert token(client()) > 1
 
 
-def test_a_token_is_on_the_disk_before_it_is_granted(backend: FileBackend, syscalls: list[str]) -> None:
+def test_a_token_is_on_the_disk_before_it_is_granted(
+    backend: FileBackend, syscalls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """File, name, folder, once per block."""
+    monkeypatch.setattr(tokens, "BLOCK", 64)
     first = grant(backend)
     assert syscalls[-4:] == ["fsync file", "rename", "fsync folder", "rename"]
     backend.release(first)

@@ -12,10 +12,12 @@ import pytest
 from coordinate._identity import mint
 from coordinate.backend import StoreSettings
 from coordinate.errors import BackendUnavailable, ConfigError
-from coordinate.types import Capability, Granted
+from coordinate.testing.kit import record
+from coordinate.types import Capability, Claim, Granted, Topic
 from coordinate.url import parse
 from coordinate_filelock.backend import FileBackend
-from coordinate_filelock.volume import stem, unstem
+from coordinate_filelock.volume import Folder, stem, unstem
+from coordinate_filelock.watch import _HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,3 +206,40 @@ def test_importing_the_plugin_is_cheap() -> None:
     assert "filelock" not in first.split()
     assert "coordinate_filelock.backend" not in first
     assert second == ""
+
+
+@pytest.mark.parametrize("nameless", [True, False])
+def test_what_is_published_is_complete_and_there_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nameless: bool
+) -> None:
+    """Also where the file system has no files without names; nothing stays beside it."""
+    real, tried = os.open, []
+
+    def refuse(path: str, flags: int, *args: int, **options: int) -> int:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            tried.append(path)
+            if not nameless:
+                raise OSError(95, "Operation not supported")
+        return real(path, flags, *args, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with Folder(real(tmp_path, os.O_RDONLY)) as folder:
+        folder.publish("news", b"whole")
+        with pytest.raises(FileExistsError):
+            folder.publish("news", b"again")
+    assert len(tried) == 2
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"news": b"whole"}
+    assert (tmp_path / "news").stat().st_mode & 0o777 == 0o640
+
+
+def test_who_watches_a_scope_is_woken_once_for_each_record(tmp_path: Path) -> None:
+    """Not by the drafts, too: a fleet that wakes while the disk is being written delays that."""
+    backend = opened(f"file://{tmp_path}/store")
+    backend.claim("site", Claim(5, mint()))
+    watch, topic = backend.watch(), Topic("markers", "site")
+    watch.add(topic)
+    backend.put_marker("site", record(token=5), 5)
+    events = os.read(watch.fileno(), 1 << 16)
+    (*_, name) = _HEADER.unpack_from(events)
+    assert len(events) == _HEADER.size + name, "there is more than one event"
+    watch.close()

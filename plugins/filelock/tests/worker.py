@@ -14,6 +14,7 @@ from coordinate.backend import StoreSettings
 from coordinate.errors import AlreadyDone, CoordinateError, StaleToken
 from coordinate.types import Claim, Grant, Granted, MarkerRecord, MarkerState
 from coordinate.url import parse
+from coordinate_filelock import tokens
 from coordinate_filelock.backend import FileBackend
 
 url, channel = sys.argv[1], int(sys.argv[2])
@@ -62,6 +63,7 @@ def rounds(name: str, number: str, referee: str) -> list[int]:
 
 def die(call: str, number: str) -> int:
     """Be killed at the so manieth call to the system of this kind, just before it is made."""
+    tokens.BLOCK = 64
     left, real = [int(number)], getattr(os, call)
 
     def counted(*args: object, **options: object) -> object:
@@ -77,7 +79,7 @@ def die(call: str, number: str) -> int:
 def acquire_often(name: str, told: str) -> int:
     """Get, give back and get; each token is told before anything else happens; then end."""
     file = Path(told).open("ab", buffering=0)  # noqa: SIM115 -- it ends with this process
-    for _ in range(66):
+    for _ in range(tokens.BLOCK + 2):
         file.write(b"%d\n" % acquire(name))
         release(name)
     sys.exit(0)

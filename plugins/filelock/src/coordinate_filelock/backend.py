@@ -236,9 +236,7 @@ class FileBackend(Backend):
     def ping(self) -> None:
         """Write to the folder."""
         with told(self._path, "write to it"), self._volume.open(create=True) as folder:
-            with folder.draft(b"ping", durable=False) as draft:
-                pass
-            os.close(draft.fd)
+            folder.drop(folder.write(b"ping", durable=False))
 
     def describe(self) -> dict[str, str]:
         """Return the folder, the file system that it is on, and how waiters are woken."""

@@ -44,7 +44,7 @@ from coordinate.types import (
     Unknown,
 )
 from coordinate_filelock import line, tokens
-from coordinate_filelock.volume import Draft, Folder, Volume, stem
+from coordinate_filelock.volume import Folder, Volume, stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,11 +239,15 @@ def _lock(folder: Folder, file: str) -> int | None:
 
 def _write_record(folder: Folder, file: str, record: LeaseRecord) -> int:
     """Publish who holds the lease, locked from its first instant; return the descriptor to be kept open."""
-    with folder.draft(_wire.encode(record), durable=False) as draft:
+    draft = folder.write(_wire.encode(record), durable=False)
+    try:
         lock_descriptor(draft.fd, blocking=False)
         # Not replaced in one step: ext4 answers that by writing the data out, a hundred times the cost of the rest.
         folder.remove(f"{file}.json")
-        folder.rename(Draft(draft.name, draft.fd), f"{file}.json")
+        folder.rename(draft, f"{file}.json")
+    except BaseException:
+        folder.drop(draft)
+        raise
     return draft.fd
 
 

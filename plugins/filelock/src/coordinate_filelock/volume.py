@@ -98,10 +98,15 @@ def told(path: str, doing: str) -> Iterator[None]:
 
 
 class Draft(NamedTuple):
-    """A complete file that is not published yet."""
+    """A complete file that is not published yet; without a name where it needs none."""
 
     name: str
     fd: int
+
+    @property
+    def source(self) -> str:
+        """Return where it can be linked from."""
+        return self.name or f"/proc/self/fd/{self.fd}"
 
 
 class Folder:
@@ -177,8 +182,10 @@ class Folder:
             if error.errno in {errno.ELOOP, errno.ENXIO}:
                 return None
             raise
-        with os.fdopen(fd, "rb", buffering=0) as file:
-            return _read_fully(file.fileno(), limit + 1)
+        try:
+            return _read_fully(fd, limit + 1)
+        finally:
+            os.close(fd)
 
     def same(self, name: str, fd: int) -> bool:
         """Return whether a name still is the file that a descriptor was opened on."""
@@ -188,26 +195,43 @@ class Folder:
             return False
         return os.path.samestat(found, os.fstat(fd))
 
+    def write(self, data: bytes, *, durable: bool, named: bool = True) -> Draft:
+        """Write a complete temporary file: the caller's to `rename` or to `drop`, and its descriptor to close."""
+        draft = self._open_draft(named=named)
+        try:
+            os.fchmod(draft.fd, FILE_MODE)
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(draft.fd, rest) :]
+            if durable:
+                os.fsync(draft.fd)
+        except BaseException:
+            self.drop(draft)
+            raise
+        return draft
+
+    def _open_draft(self, *, named: bool) -> Draft:
+        if not named:
+            # Nobody who watches the folder is woken by it, and nothing stays of it after a crash.
+            with contextlib.suppress(OSError):  # not every file system has them
+                return Draft("", os.open(".", _WRITE | os.O_TMPFILE, FILE_MODE, dir_fd=self.fd))
+        name = _TEMPORARY + secrets.token_hex(12)
+        return Draft(name, os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=self.fd))
+
+    def drop(self, draft: Draft) -> None:
+        """Close a draft, and remove it unless it was renamed."""
+        os.close(draft.fd)
+        if draft.name:
+            self.remove(draft.name)
+
     @contextlib.contextmanager
     def draft(self, data: bytes, *, durable: bool) -> Iterator[Draft]:
-        """Write a complete temporary file, gone after the block unless renamed.
-
-        The descriptor is the caller's to close, unless the block fails.
-        """
-        name = _TEMPORARY + secrets.token_hex(12)
-        fd = os.open(name, _WRITE | os.O_CREAT | os.O_EXCL, FILE_MODE, dir_fd=self.fd)
-        with contextlib.ExitStack() as stack:
-            stack.callback(self.remove, name)
-            with contextlib.ExitStack() as unless_done:
-                unless_done.callback(os.close, fd)
-                os.fchmod(fd, FILE_MODE)
-                rest = memoryview(data)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-                if durable:
-                    os.fsync(fd)
-                yield Draft(name, fd)
-                unless_done.pop_all()
+        """Write a complete temporary file, gone after the block unless renamed, and closed."""
+        draft = self.write(data, durable=durable)
+        try:
+            yield draft
+        finally:
+            self.drop(draft)
 
     def rename(self, draft: Draft, name: str) -> None:
         """Publish a draft, replacing what has that name."""
@@ -217,7 +241,6 @@ class Folder:
         """Write a file durably, replacing what has that name."""
         with self.draft(data, durable=True) as draft:
             self.rename(draft, name)
-        os.close(draft.fd)
         self.sync()
 
     def publish(self, name: str, data: bytes) -> None:
@@ -226,9 +249,13 @@ class Folder:
         Raises:
             FileExistsError: the name is taken; nothing changed.
         """
-        with self.draft(data, durable=True) as draft:
-            os.link(draft.name, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
-        os.close(draft.fd)
+        draft = self.write(data, durable=True, named=False)
+        try:
+            # The name of a nameless one is a link of the kernel's own.
+            follow = not draft.name
+            os.link(draft.source, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=follow)
+        finally:
+            self.drop(draft)
         self.sync()
 
     def sync(self) -> None:
@@ -244,13 +271,11 @@ class Folder:
         """Make those who watch this folder look: a new file appears under that name, durable or not."""
         with self.draft(data, durable=False) as draft:
             self.rename(draft, name)
-        os.close(draft.fd)
 
     def sweep(self) -> None:
         """Remove temporary files that a crash left, judged by the volume's own clock."""
         with self.draft(b"", durable=False) as draft:
             now = os.fstat(draft.fd).st_mtime
-        os.close(draft.fd)
         for name in self.names():
             if name.startswith(_TEMPORARY):
                 with contextlib.suppress(FileNotFoundError):
