@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from coordinate import config
 from coordinate._clock import SYSTEM, Clock
+from coordinate._holding import Limits, Shared
 from coordinate._keeper import Keeper
 from coordinate._names import check_name
 from coordinate._plugins import backend_class
@@ -16,7 +17,7 @@ from coordinate._waiting import Hub
 from coordinate.backend import StoreSettings
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, Unsupported
-from coordinate.lease import Lease, Limits, Shared
+from coordinate.lease import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -14,13 +14,14 @@ import pytest
 from coordinate import connect
 from coordinate._alarm import Alarm
 from coordinate._clock import SYSTEM
+from coordinate._holding import Limits, Shared
 from coordinate._keeper import PAUSE_AFTER_ERROR, Keeper
 from coordinate._waiting import LONGEST_NAP, Hub
 from coordinate.backend import Backend, StoreSettings
 from coordinate.backends.memory import MemoryBackend
 from coordinate.config import Timing
 from coordinate.errors import ConfigError, LeaseLost
-from coordinate.lease import Lease, Limits, Shared
+from coordinate.lease import Lease
 from coordinate.testing import FakeClock, eventually
 from coordinate.types import Gone, Granted, LossReason, Topic, Unknown
 from coordinate.url import parse
