@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
+import secrets
+import socket
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -46,6 +51,78 @@ def test_nginx_follows_and_shows_the_waiting_room_until_gunicorn_serves(shared: 
     web.kill()
     away = ask(nginx.web)
     assert (away.status, away.headers["retry-after"]) == (503, "5")
+
+
+class _Slow(http.server.BaseHTTPRequestHandler):
+    """What nginx asks: it answers when it is let."""
+
+    server: _Backend
+
+    def do_GET(self) -> None:
+        """Answer."""
+        self.server.asked.set()
+        self.server.let.wait(60)
+        self.send_response(200)
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"whole")
+
+    def log_message(self, *_: object) -> None:
+        """Write no access log."""
+
+
+class _Backend(http.server.ThreadingHTTPServer):
+    """A site that takes its time."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Slow)
+        self.asked = threading.Event()
+        self.let = threading.Event()
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+
+@contextlib.contextmanager
+def _backend() -> Iterator[_Backend]:
+    with _Backend() as server:
+        yield server
+        server.let.set()
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def _nginx(port: int, backend: int) -> Iterator[str]:
+    """Run serve-nginx in a container, and yield its name when it serves."""
+    image, name = engine.build("v1"), f"nginx-{secrets.token_hex(4)}"
+    words = ["--user=23456:0", "--read-only", "--read-only-tmpfs=false", "--tmpfs=/tmp:mode=1777,notmpcopyup"]
+    words += [f"--env=HTTP_PORT={port}", f"--env=BACKEND=127.0.0.1:{backend}", "--cap-drop=all", "--no-healthcheck"]
+    engine.podman("run", "--detach", "--name", name, *words, "--entrypoint", "serve-nginx", image)
+    try:
+        eventually(lambda: ask(port, "/assets/nothing").status == 404, within=60, what="nginx")
+        yield name
+    finally:
+        engine.podman("rm", "--force", "--time", "0", name)
+
+
+def test_nginx_answers_what_it_is_asked_when_it_is_stopped_and_takes_no_more() -> None:
+    """TERM, which is what stops a container, is the end without a word for nginx itself."""
+    port = free_port()
+    with _backend() as backend, _nginx(port, backend.server_port) as name, ThreadPoolExecutor() as people:
+        answer = people.submit(ask, port, "/app")
+        assert backend.asked.wait(60)
+        engine.podman("kill", "--signal", "TERM", name)
+        eventually(lambda: not _listens(port), within=60, what="a port that is closed")
+        assert not answer.done()
+        backend.let.set()
+        assert (answer.result(60).status, answer.result().body) == (200, "whole")
+        assert int(engine.podman("wait", name)) == 0
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
 
 
 def _command(name: str, folder: Path, port: int, primary: int) -> list[str]:
