@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PING = "/api/method/ping"
-SLOW = 1.5
-"""Seconds: three times the pause between two checks."""
+SLOW = 0.8
+"""Seconds: longer than the pause between two checks, and much shorter than what a check may take."""
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
