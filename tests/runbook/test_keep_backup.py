@@ -92,7 +92,7 @@ def test_after_an_attempt_that_has_changed_nothing_what_visitors_have_written_si
     kept = shop.kept("v2")
     assert kept.pop("before-v2") == "tuesday"
     ((name, word),) = kept.items()
-    assert (bool(re.fullmatch(r"before-v2-of-\d{8}T\d{6}Z", name)), word) == (True, "monday")
+    assert (bool(re.fullmatch(r"before-v2@\d{8}T\d{6}Z", name)), word) == (True, "monday")
 
 
 def test_a_site_that_stays_open_has_no_journal_and_keeps_the_first(shop: Shop) -> None:
