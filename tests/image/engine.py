@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "image"
 # Sockets lie here, whose paths must be short; the same for each run, because podman remembers it.
 RUN = Path(tempfile.gettempdir()) / f"image-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:10]}"
-BASE, NODE = "localhost/base", "localhost/node-2"
+BASE, NODE = "localhost/base", "localhost/node-3"
 BASE_PACKAGES = "ca-certificates,python3,python3-pip,python3-venv"
 RUNTIME_PACKAGES = "gettext-base media-types nginx-light supervisor"
 TOKEN = "CANARYtoken=1"
@@ -48,9 +48,17 @@ driver = "overlay"
 runroot = "{run}/run"
 graphroot = "{cache}/graph"
 """
+# As the real one, it leaves its cache to whoever runs it.
+_NPM = """#!/bin/sh
+cache=$HOME/.npm
+while [ $# -gt 0 ]; do [ "$1" != --cache ] || cache=$2; shift; done
+mkdir -p "$cache/_cacache"
+echo x >"$cache/_cacache/x"
+ln -sf /bin/true /usr/local/bin/yarn
+"""
 _NODE_FILES = {
     "usr/local/bin/node": "#!/bin/sh\nexec sleep infinity\n",
-    "usr/local/lib/node_modules/npm/bin/npm-cli.js": "#!/bin/sh\nln -sf /bin/true /usr/local/bin/yarn\n",
+    "usr/local/lib/node_modules/npm/bin/npm-cli.js": _NPM,
 }
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.acceptance.fleet import EXAMPLE
+from tests.acceptance.fleet import EXAMPLE, Fleet
 from tests.standin.conftest import wait_for_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +24,17 @@ def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
         yield wait_for_port(server, path)
         server.terminate()
         server.wait(10)
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, redis_port: int) -> Iterator[Fleet]:
+    """Return what replicas share that take their passwords from files which nobody writes, as those of the example."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    with Fleet(tmp_path, 0, redis_port) as fleet:
+        for name in ("DB_PASS", "DB_ROOT_PASS", "ADMIN_PASS"):
+            path = secrets / name.lower()
+            path.write_text(fleet.environ.pop(name))
+            path.chmod(0o444)
+            fleet.environ[f"{name}_FILE"] = str(path)
+        yield fleet

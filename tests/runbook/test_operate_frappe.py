@@ -12,30 +12,18 @@ import pytest
 
 from tests.acceptance.fleet import SECRETS, SITE, Fleet
 from tests.runbook.compose import Compose
+from tests.runbook.images import Code
 from tests.runbook.page import PAGE, Block, sections
 from tests.servers import redis_server
 from tests.stacks.etcd import etcd
 from tests.stacks.sentinel import Look, SentinelStack, sentinel_stack
-from tests.standin.fleet import make_bench
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NEW = ("p1", "p2", "p3")
-
-
-@pytest.fixture
-def fleet(tmp_path: Path, redis_port: int) -> Iterator[Fleet]:
-    """Return three replicas that take their passwords from files, as those of the example do."""
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    with Fleet(tmp_path, 3, redis_port) as fleet:
-        for name in ("DB_PASS", "DB_ROOT_PASS", "ADMIN_PASS"):
-            path = secrets / name.lower()
-            path.write_text(fleet.environ.pop(name))
-            fleet.environ[f"{name}_FILE"] = str(path)
-        yield fleet
+NEW = Code(patches=("p1", "p2", "p3"))
+FAILING = Code(NEW.patches, fails="migrate:after_patches")
 
 
 @pytest.fixture
@@ -45,14 +33,6 @@ def compose(fleet: Fleet) -> Compose:
     compose.play(sections()["First deploy"])
     assert compose.codes == [0, 0, 0]
     return compose
-
-
-def image(fleet: Fleet, patches: tuple[str, ...] = ("p1", "p2"), apps: tuple[str, ...] = ("demo_app",)) -> None:
-    """Give every replica another image."""
-    for container in fleet.containers:
-        shutil.rmtree(container.bench)
-        shipped = dict.fromkeys(apps, patches)
-        make_bench.make_bench(container.bench, apps, sites=fleet.sites, apps_txt=False, patches=shipped)
 
 
 def config(fleet: Fleet) -> dict[str, Any]:
@@ -94,41 +74,63 @@ def test_first_deploy_and_logs(compose: Compose) -> None:
 def test_upgrade(compose: Compose) -> None:
     """One migration for all, the new patch is applied."""
     before = compose.fleet.count("migrate:end")
-    compose.build = lambda: image(compose.fleet, NEW)
+    compose.images.checkout = NEW
     compose.play(sections()["Upgrade"])
     assert compose.codes == [0, 0, 0]
     assert compose.fleet.count("migrate:end") == before + 1
-    assert list((compose.fleet.sites / SITE / "private" / "backups").iterdir())
 
 
-def test_a_failed_upgrade_and_the_way_back(compose: Compose) -> None:
-    """It stays closed until a better image comes; or the old one with the old data."""
+def test_a_failed_upgrade_and_the_way_forward(compose: Compose) -> None:
+    """It stays closed until a better image comes."""
     fleet, before = compose.fleet, compose.fleet.count("migrate:end")
-    compose.play([Block("sh", f"docker compose exec app bench --site {SITE} backup")])
-    images = [("migrate:after_patches", NEW), ("", (*NEW, "p4"))]
-
-    def build() -> None:
-        """Make the next image: one that fails, then one that does not."""
-        failing, patches = images.pop(0)
-        fleet.environ["STANDIN_FAIL"] = failing
-        image(fleet, patches)
-        if not images:
-            assert compose.codes == [76, 76, 76]
-            assert config(fleet)["maintenance_mode"] == 1
-
-    compose.build = build
-    compose.play(sections()["A failed upgrade"])
+    failed, mended = _halves(sections()["A failed upgrade"], "IMAGE_REV=v3")
+    compose.images.checkout = FAILING
+    compose.play(failed)
+    assert compose.codes == [76, 76, 76]
+    assert config(fleet)["maintenance_mode"] == 1
+    compose.images.checkout = Code((*NEW.patches, "p4"))
+    compose.play(mended)
     assert compose.codes == [0, 0, 0]
     assert "maintenance_mode" not in config(fleet)
     assert fleet.count("migrate:end") == before + 1
 
-    compose.build = lambda: image(fleet)
-    fleet.environ["IMAGE_REV"] = "v1"
-    compose.play([Block("sh", "docker compose build\ndocker compose up -d")])
+
+def _halves(blocks: list[Block], line: str) -> tuple[list[Block], list[Block]]:
+    """Return what comes before a line of .env, and the rest."""
+    (at,) = [number for number, block in enumerate(blocks) if line in block.text and block.kind == "env"]
+    return blocks[:at], blocks[at:]
+
+
+def _fail(compose: Compose) -> None:
+    """Fail an upgrade as often as the fleet tries, each time with something done that the old code cannot serve."""
+    compose.images.checkout = FAILING
+    compose.play(_halves(sections()["A failed upgrade"], "IMAGE_REV=v3")[0])
+    assert compose.codes == [76, 76, 76]
+
+
+def test_a_failed_upgrade_and_the_way_back(compose: Compose) -> None:
+    """The image that was built then, whatever the checkout is now, with the data of before the first attempt."""
+    fleet = compose.fleet
+    before = fleet.count("migrate:end")
+    _fail(compose)
+    compose.set("IMAGE_REV", "v1")
+    compose.play([Block("sh", "docker compose up -d")])
     assert compose.codes == [84, 84, 84], "before the restore"
     compose.play(sections()["Rollback"])
     assert compose.codes == [0, 0, 0]
-    assert fleet.count("migrate:end") == before + 1
+    assert fleet.count("migrate:end") == before
+    assert "maintenance_mode" not in config(fleet)
+
+
+def test_there_is_no_way_back_without_the_old_image_and_nothing_is_touched(compose: Compose) -> None:
+    """Nothing is built in its place, nothing restored."""
+    _fail(compose)
+    compose.images.remove("v1")
+    database = compose.fleet.folder / "database" / "shop.sqlite"
+    before = database.read_bytes()
+    with pytest.raises(AssertionError, match="no such image"):
+        compose.play(sections()["Rollback"])
+    assert database.read_bytes() == before
 
 
 def test_sites_come_and_go(compose: Compose) -> None:
@@ -142,16 +144,18 @@ def test_sites_come_and_go(compose: Compose) -> None:
 
 def test_apps_come_and_go(compose: Compose) -> None:
     """Installed by the leader, once; gone by hand, then by image."""
-    images = [("demo_app", "second_app"), ("demo_app",)]
-    compose.build = lambda: image(compose.fleet, apps=images.pop(0))
-    compose.play(sections()["Add and remove an app"])
+    added, removed = _halves(sections()["Add and remove an app"], "IMAGE_REV=v3")
+    compose.images.checkout = Code(apps=("demo_app", "second_app"))
+    compose.play(added)
+    compose.images.checkout = Code()
+    compose.play(removed)
     assert compose.codes == [0, 0, 0]
     assert compose.fleet.count("install-app:end") == 2
 
 
 def test_a_backup_is_restored(compose: Compose) -> None:
     """One of before the upgrade, under the image of after it."""
-    compose.build = lambda: image(compose.fleet, NEW)
+    compose.images.checkout = NEW
     compose.play(sections()["Upgrade"])
     before = compose.fleet.count("migrate:end")
     compose.play(sections()["Restore a backup"])
@@ -167,6 +171,7 @@ def test_a_lost_volume(compose: Compose) -> None:
     shutil.copy(fleet.sites / SITE / "site_config.json", saved)
     for path in fleet.sites.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    compose.play([Block("sh", "docker compose down")])
     before = json.loads((saved / "site_config.json").read_text())
     compose.play(sections()["A lost volume with a live database"])
     assert compose.codes == [0, 0, 0]
@@ -200,7 +205,7 @@ def test_leases_move(compose: Compose, tmp_path: Path, title: str, stack: Any) -
         compose.play(with_url(sections()[title], url))
         assert compose.codes == [0, 0, 0]
         assert len(compose.fleet.history()) == before
-        compose.build = lambda: image(compose.fleet, NEW)
+        compose.images.checkout = NEW
         compose.play(sections()["Upgrade"])
         assert compose.codes == [0, 0, 0]
 
@@ -224,7 +229,7 @@ def test_drain(compose: Compose, tmp_path: Path) -> None:
         queue.set("rq:worker:w1", "")
         queue.zadd("rq:wip:bench:long", {f"{SITE}::report": 2**40})
         fleet.environ["REDIS_QUEUE_URL"] = server.url
-        compose.build = lambda: image(fleet, NEW)
+        compose.images.checkout = NEW
         compose.play(sections()["Drain"])
         assert compose.codes == [83, 83, 83]
         assert "maintenance_mode" not in config(fleet)

@@ -29,13 +29,14 @@ def _file(site: Site) -> Path:
     return Path(folder) / f"{site.config['db_name']}.sqlite"
 
 
-def backup(site: Site) -> None:
-    """Write a dump; its path is printed."""
+def backup(site: Site, wanted: Path | None) -> None:
+    """Write a dump to a path, or under a name of its own; where it is, is printed."""
     site.require()
     Database(site).close()
     folder = site.folder / "private" / "backups"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{time.strftime('%Y%m%d_%H%M%S')}-{site.name.replace('.', '_')}-database.sql.gz"
+    name = f"{time.strftime('%Y%m%d_%H%M%S')}-{site.name.replace('.', '_')}-database.sql.gz"
+    path = wanted or folder / name
     connection = sqlite3.connect(_file(site))
     try:
         path.write_bytes(gzip.compress("\n".join(connection.iterdump()).encode()))

@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("scheduler").add_argument("action", choices=["enable", "disable", "pause", "resume"])
     commands.add_parser("use").add_argument("site_to_use")
     commands.add_parser("ready-for-migration")
-    commands.add_parser("backup")
+    commands.add_parser("backup", allow_abbrev=False).add_argument("--backup-path-db", type=Path)
     restore = commands.add_parser("restore", allow_abbrev=False)
     restore.add_argument("dump", type=Path)
     restore.add_argument("--db-root-username", "--mariadb-root-username", default="root")
@@ -134,7 +134,7 @@ def _run_on_site(site: sites.Site, options: argparse.Namespace) -> int:
     if options.command in {"backup", "restore"}:
         backups = _command_module("backups")
         if options.command == "backup":
-            backups.backup(site)
+            backups.backup(site, options.backup_path_db)
         else:
             backups.restore(site, options.dump, options.db_root_username, options.db_root_password)
         return 0
