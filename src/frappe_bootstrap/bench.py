@@ -134,6 +134,10 @@ class Bench:
         known = self._known if context.lease.token == self._ran_under else None
         return known or self.state()
 
+    def forget(self) -> None:
+        """Forget what was seen: somebody else acts under our lease."""
+        self._known = None
+
     def run(
         self,
         context: StepContext,
