@@ -38,23 +38,24 @@ def of_site(work: Work, state: State, view: MarkerView) -> Iterator[Forecast]:
     if verdict is revisions.Verdict.TOLERATED:
         yield Forecast("boot", NOTHING, "the database is ahead of this image; it is served without any change")
         return
-    again = verdict is revisions.Verdict.NEEDED
+    undone = verdict is not None and revisions.is_undone(work.settings, state, view)
     plan, now = steps.plan(work), time.time()
     for step in plan.steps:
-        record = view.find(step.name, work.settings.revision)
+        forgotten = undone and step.name not in revisions.KEPT
+        record = None if forgotten else view.find(step.name, work.settings.revision)
         if record is not None and record.fingerprint == step.fingerprint and not plan.budget.allows(record, now):
             yield _given_up(record)
             return
-        forecast = _of_step(work, step.name, state, record, again=again)
+        forecast = _of_step(work, step.name, state, record)
+        if undone and step.name == "migrate" and forecast.what == DO:
+            forecast = forecast._replace(why="recorded as done, but the database says otherwise")
         yield forecast
         if forecast.what == REFUSE:
             return
 
 
-def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None, *, again: bool) -> Forecast:
+def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None) -> Forecast:
     if record is not None and record.state is MarkerState.DONE:
-        if again and step == "migrate":
-            return Forecast(step, DO, "recorded as done, but the database says otherwise")
         return _done(work, step, state, record)
     what, why = {
         "config": _config,

@@ -16,6 +16,7 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from coordinate.types import MarkerState
 from frappe_bootstrap import image
 from frappe_bootstrap.codes import EXIT_CONFLICT, EXIT_DOWNGRADE, refuse
 from frappe_bootstrap.record import Migrating, Revision
@@ -25,11 +26,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coordinate.steps import StepContext
+    from coordinate.types import MarkerView
     from frappe_bootstrap.inspection import State
     from frappe_bootstrap.record import SiteRecord
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.work import Work
 
+KEPT = ("config", "site")
+"""Steps that another schema, or a restored backup, does not concern."""
 _LONGEST = 64
 _SHOWN = 5
 _MOST_MARKS = 256
@@ -208,6 +212,25 @@ def _shown(patches: dict[str, list[str]]) -> str:
         more = f"{len(names) - _SHOWN} more, " if len(names) > _SHOWN else ""
         parts.append(f"{app}: {more}{', '.join(names[-_SHOWN:])}")
     return "; ".join(parts) or "nothing"
+
+
+def is_undone(settings: Settings, state: State, view: MarkerView) -> bool:
+    """Return whether a healthy site's migration is recorded as done and its database says otherwise.
+
+    Whatever has become of the steps after it: one that was given up does not hide that a backup was restored.
+
+    Raises:
+        StepRefused: the database is ahead of the image.
+    """
+    records = [record for record in view.records if record.revision == settings.revision]
+    done = {record.step for record in records if record.state is MarkerState.DONE}
+    if not settings.migrate or "migrate" not in done:
+        return False
+    if "apps" in done:
+        return judge(settings, state) is Verdict.NEEDED
+    # The step apps announces migrations, too, and may have been cut off in one: what was reached before stands.
+    reached = state.record.revision
+    return reached is None or reached.schema != describe(settings.bench).schema
 
 
 def begin(work: Work, context: StepContext, state: State) -> None:

@@ -32,6 +32,17 @@ def use_image(fleet: Fleet, patches: tuple[str, ...], *apps: str, doctype: str =
     return fleet
 
 
+def save(fleet: Fleet) -> None:
+    """Back up the database server."""
+    shutil.copytree(fleet.root / "server", fleet.root / "backup")
+
+
+def restore(fleet: Fleet) -> None:
+    """Put the backup back."""
+    shutil.rmtree(fleet.root / "server")
+    shutil.copytree(fleet.root / "backup", fleet.root / "server")
+
+
 def rows(fleet: Fleet) -> dict[str, Any]:
     """Return our record in the site's database."""
     found = fleet.bench.sql("SELECT name, value FROM __frappe_bootstrap")
@@ -144,11 +155,9 @@ def test_a_name_that_is_used_for_another_schema_is_migrated_again_or_refused(fle
 def test_a_restored_database_is_migrated_again_although_the_records_say_done(fleet: Fleet) -> None:
     """Hazard 6, point 10: the backup carries the record, the volume's markers do not count against it."""
     assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
-    server, backup = fleet.root / "server", fleet.root / "backup"
-    shutil.copytree(server, backup)
+    save(fleet)
     assert use_image(fleet, NEW).run(IMAGE_REV="b")[0] == 0
-    shutil.rmtree(server)
-    shutil.copytree(backup, server)
+    restore(fleet)
     assert rows(fleet)["revision"]["revision"] == "a"
     before = fleet.commands()
     code, out, err = use_image(fleet, NEW).run("echo", "serving", IMAGE_REV="b")
@@ -157,6 +166,62 @@ def test_a_restored_database_is_migrated_again_although_the_records_say_done(fle
     assert fleet.commands() - before == {"migrate": 1}
     assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
     assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def failing_hook(fleet: Fleet) -> str:
+    """Return a program that fails."""
+    path = fleet.root / "hook.sh"
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_later_step_that_was_given_up_does_not_hide_that_a_backup_was_restored(fleet: Fleet, cleared: bool) -> None:  # noqa: FBT001
+    """Neither is it given up for ever, nor, once cleared, is new code served on the data of the backup."""
+    assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
+    save(fleet)
+    assert use_image(fleet, NEW).run(IMAGE_REV="b", PRE_ASSETS_HOOK=failing_hook(fleet))[0] == 76
+    assert (fleet.record("migrate", "b")["state"], fleet.record("assets", "b")["state"]) == ("done", "failed")
+    code, out, _ = use_image(fleet, NEW).run("plan", IMAGE_REV="b")
+    assert (code, "assets   refuse: budget spent" in out) == (0, True), out
+    restore(fleet)
+    if cleared:
+        assert use_image(fleet, NEW).run("retry", "s1", IMAGE_REV="b")[0] == 0
+    out = use_image(fleet, NEW).run("plan", IMAGE_REV="b")[1]
+    assert "migrate  do: recorded as done, but the database says otherwise" in out
+    assert "refuse" not in out
+    before = fleet.commands()
+    for _ in range(2):
+        code, out, err = use_image(fleet, NEW).run("echo", "serving", IMAGE_REV="b")
+        assert (code, out) == (0, "serving\n"), err
+        assert fleet.commands() - before == {"migrate": 1}
+    assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
+    assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_a_given_up_step_does_not_hide_it_where_there_are_several_sites(fleet: Fleet) -> None:
+    """Each is looked at before it is given up for good; without a backup it stays given up."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, OLD).run(**two, IMAGE_REV="a")[0] == 0
+    save(fleet)
+    assert use_image(fleet, NEW).run(**two, IMAGE_REV="b", POST_APPS_HOOK=failing_hook(fleet))[0] == 76
+    before = fleet.commands()
+    code, _, err = use_image(fleet, NEW).run(**two, IMAGE_REV="b")
+    assert (code, fleet.commands() - before) == (76, {}), err
+    restore(fleet)
+    code, _, err = use_image(fleet, NEW).run(**two, IMAGE_REV="b")
+    assert (code, fleet.commands() - before) == (0, {"migrate": 2}), err
+    assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_failures_of_another_image_of_that_name_give_none_of_several_sites_up(fleet: Fleet) -> None:
+    """As for a lone site: the budget is the schema's, and an operator who has mended the image does not wait."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, OLD).run(**two, IMAGE_REV="a")[0] == 0
+    assert use_image(fleet, NEW).run(**two, IMAGE_REV="b", STANDIN_FAIL="migrate:after_patches")[0] == 76
+    code, _, err = use_image(fleet, NEWEST).run(**two, IMAGE_REV="b")
+    assert code == 0, err
 
 
 def test_one_of_several_sites_that_was_restored_is_migrated_alone(fleet: Fleet) -> None:
