@@ -25,13 +25,16 @@ class Follower:
         revision: what it is to bring about.
         backoff: seconds; as for a member of the fleet, a failure that was over for longer than this when we started
             is not the end: whoever starts now may try once more.
+        recheck: the same, after a refusal.
     """
 
-    def __init__(self, markers: Markers, step: str, revision: str, backoff: float = 60.0) -> None:
+    def __init__(
+        self, markers: Markers, step: str, revision: str, backoff: float = 60.0, *, recheck: float = 60.0
+    ) -> None:
         self.markers = markers
         self._step = step
         self._revision = revision
-        self._backoff = backoff
+        self._after = {Verdict.SPENT: backoff, Verdict.REFUSED: recheck}
 
     def wait(self, coordinator: Coordinator, timeout: float) -> MarkerRecord:
         """Return the record once the step is done, or failed so that none of those that run now tries it again.
@@ -83,7 +86,8 @@ class Follower:
         """
         if record.state is not MarkerState.FAILED:
             return record.state is MarkerState.DONE
-        return record.verdict is not Verdict.OPEN and born <= record.finished + self._backoff
+        after = self._after.get(record.verdict)
+        return after is not None and born <= record.finished + after
 
     def _out_of_time(self, record: MarkerRecord | None, timeout: float) -> WaitTimeout:
         message = f"{self._step} of {self._revision} neither done nor given up within {timeout:g} s"

@@ -129,8 +129,9 @@ class Markers:
     def failed(
         self, record: MarkerRecord, detail: str, exit_code: int = 1, verdict: Verdict = Verdict.OPEN
     ) -> MarkerRecord:
-        """Record the attempt's failure; counts against the fleet's budget. ``verdict``: is it tried again?"""
-        failure = msgspec.structs.replace(record, failures=record.failures + 1, exit_code=exit_code, verdict=verdict)
+        """Record the attempt's failure; a refusal counts against nothing. ``verdict``: is it tried again?"""
+        failures = record.failures + (verdict is not Verdict.REFUSED)
+        failure = msgspec.structs.replace(record, failures=failures, exit_code=exit_code, verdict=verdict)
         return self._end(failure, MarkerState.FAILED, detail)
 
     def given_up(self, record: MarkerRecord) -> MarkerRecord:

@@ -63,21 +63,23 @@ class Budget(NamedTuple):
         crashes: attempts that never ended.
         backoff: a process that started more than these seconds after the last failure gets one new attempt.
         pause: seconds a member stands back after a failure of its own, so that another one may try.
+        recheck: instead of ``backoff``, after a refusal, which is no failure: an operator may have put it right.
     """
 
     failures: int = 3
     crashes: int = 5
     backoff: float = 60.0
     pause: float = 1.0
+    recheck: float = 60.0
 
     def allows(self, record: MarkerRecord, born: float) -> bool:
         """Return whether a process that started at ``born`` (wall clock) may expect another attempt at a step."""
         if record.state is not MarkerState.FAILED:
             return True
+        if record.verdict is Verdict.REFUSED:
+            return born > record.finished + self.recheck
         left = record.failures < self.failures and record.crashes < self.crashes
-        if left and record.verdict is not Verdict.REFUSED:
-            return True
-        return born > record.finished + self.backoff
+        return left or born > record.finished + self.backoff
 
 
 class Step(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import select
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -133,6 +135,10 @@ class Bench:
         context.check()
         known = self._known if context.lease.token == self._ran_under else None
         return known or self.state()
+
+    def forget(self) -> None:
+        """Forget what was seen: somebody else acts under our lease."""
+        self._known = None
 
     def run(
         self,
@@ -315,13 +321,20 @@ _OURS = frozenset({"VIRTUAL_ENV", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH"})
 
 
 class _Channel:
-    """Our end and the shim's end of one socket; the request is in it before the shim starts."""
+    """Our end and the shim's end of one socket; the request is in it before the shim starts, as far as it fits."""
 
     def __init__(self, request: Mapping[str, object]) -> None:
         self._ours, self.theirs = socket.socketpair()
-        self._ours.sendall(msgspec.json.encode(request) + b"\n")
-        self._ours.setblocking(False)  # noqa: FBT003 -- it has no keyword
         self._rest = b""
+        data = msgspec.json.encode(request) + b"\n"
+        # A socket holds about 200 KB; a record with thousands of patches is longer, and nobody reads before the start.
+        if left := data[self._ours.send(data, socket.MSG_DONTWAIT) :]:
+            threading.Thread(target=self._send, args=(left,), daemon=True).start()
+
+    def _send(self, data: bytes) -> None:
+        """Send what did not fit, as the shim reads; if it ends before, so does this."""
+        with contextlib.suppress(OSError):
+            self._ours.sendall(data)
 
     def __enter__(self) -> Self:
         return self
@@ -333,7 +346,7 @@ class _Channel:
     def read(self, kind: type[Record]) -> list[Record]:
         """Return the answers that have arrived."""
         try:
-            while data := self._ours.recv(65536):
+            while data := self._ours.recv(65536, socket.MSG_DONTWAIT):
                 self._rest += data
         except BlockingIOError:
             pass

@@ -38,7 +38,7 @@ MEANINGS = {
     "nothing was changed, and what to do is in the log",
     "82": "there is no site and SKIP_INIT=1 forbids this replica to create it; the others are not concerned",
     "83": "what an earlier attempt left running (a lock, a database session) does not end",
-    "84": "downgrade refused: the database is at a newer revision, or on the way to one",
+    "84": "downgrade refused: the database is at a newer revision, on the way to one, or was at this one before",
     "85": "refused: the same IMAGE_REV was brought about by an image with another schema",
     "86": "refused by UPGRADE_MODE=refuse: the site would have to be migrated",
     "87": "ON_UPGRADE=stop: COMMAND was stopped because a newer revision has begun its work",

@@ -1,8 +1,10 @@
 """Hooks around the steps: programs of the operator, functions of plugins; all of them under the lease.
 
 A hook before a step comes before the first effect of the step itself: when it fails, the database, the maintenance
-flag and the record in the database are as they were. A hook after a step comes when the step's result is there, and
-before the step is recorded as done: when it fails, the step is done again, so hooks must be re-runnable, as steps are.
+flag and the record in the database are as they were. It is not called for a migration that is refused: a refusal is
+looked at again and again, and each time there would be one more backup. A hook after a step comes when the step's
+result is there, and before the step is recorded as done: when it fails, the step is done again, so hooks must be
+re-runnable, as steps are.
 """
 
 from __future__ import annotations
@@ -15,17 +17,21 @@ from coordinate.errors import CommandFailed
 from frappe_bootstrap.settings import child_environment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pluggy
 
     from coordinate.steps import Step, StepContext
     from frappe_bootstrap.work import Work
 
 
-def around(step: Step, work: Work) -> Step:
-    """Return a step with its hooks."""
+def around(step: Step, work: Work, check: Callable[[StepContext], object] | None = None) -> Step:
+    """Return a step with its hooks; ``check`` comes before them and refuses what must not begin."""
 
     def action(context: StepContext) -> None:
         """Run what comes before, the step, and what comes after."""
+        if check is not None:
+            check(context)
         _call("pre", context, work)
         step.action(context)
         if ("post", step.name) in work.settings.operation.hooks or plugins().get_plugins():
@@ -48,6 +54,8 @@ def _call(phase: str, context: StepContext, work: Work) -> None:
     program = chosen.operation.hooks.get((phase, step))
     if program is None:
         return
+    # It may change what we have seen.
+    work.bench.forget()
     facts = {
         "FRAPPE_SITE": chosen.site,
         "BOOTSTRAP_REVISION": chosen.revision,

@@ -17,13 +17,11 @@ from frappe_bootstrap.waiting import bear_outages
 
 if TYPE_CHECKING:
     from coordinate import Coordinator
-    from coordinate.types import MarkerRecord
+    from coordinate.types import MarkerRecord, MarkerView
     from frappe_bootstrap.reporting import Reporter
     from frappe_bootstrap.waiting import Stop
     from frappe_bootstrap.work import Work
 
-_KEPT = ("config", "site")
-"""Steps that another schema does not concern."""
 _LOOK_EVERY = 1.0
 
 
@@ -94,10 +92,22 @@ class Site:
         Raises:
             BackendUnavailable: no usable answer.
         """
-        view = self.markers.view()
+        return self._done(self.markers.view())
+
+    def _done(self, view: MarkerView) -> tuple[bool, MarkerRecord | None]:
         found = [view.find(step.name, self.plan.revision) for step in self.plan.steps]
         undone = [record for record in found if record is None or record.state is not MarkerState.DONE]
         return not undone, next(filter(None, undone), None)
+
+    def is_migrated(self) -> bool:
+        """Return whether the migration is recorded as done; the database may know better."""
+        record = self.markers.view().find("migrate", self.plan.revision)
+        return record is not None and record.state is MarkerState.DONE
+
+    def allows(self, record: MarkerRecord, born: float) -> bool:
+        """Return whether a process that started at ``born`` (wall clock) may expect another attempt at a step."""
+        fingerprints = {step.name: step.fingerprint for step in self.plan.steps}
+        return fingerprints[record.step] != record.fingerprint or self.plan.budget.allows(record, born)
 
     def is_of_this_schema(self) -> bool:
         """Return whether what is recorded was done by an image with our schema, not by another one of that name."""
@@ -118,8 +128,10 @@ class Site:
             Interrupted: asked to stop.
         """
         settings = self.work.settings
+        # Before the database: what is recorded as done has to be there, what is about to be recorded has not.
+        view = self.markers.view()
+        done, _ = self._done(view)
         state = self._state = self._look()
-        done, _ = self.records()
         if state.kind is not Kind.HEALTHY:
             if done:
                 refuse(
@@ -133,7 +145,7 @@ class Site:
             text = "the database is ahead of this image; served without any change (ALLOW_DOWNGRADE=1)"
             self._reporter.line(text, level="WARNING")
             return False
-        if done and verdict is revisions.Verdict.NEEDED and settings.migrate:
+        if revisions.is_undone(settings, state, view):
             if settings.operation.leads:
                 self._forget(timeout)
             else:
@@ -176,7 +188,8 @@ class Site:
         with lease:
             state = self._look()
             verdict = revisions.judge(self.work.settings, state) if state.kind is Kind.HEALTHY else None
-            if verdict is not revisions.Verdict.NEEDED or not self.records()[0]:
+            undone = revisions.is_undone(self.work.settings, state, self.markers.view())
+            if verdict is not revisions.Verdict.NEEDED or not undone:
                 return
             text = "recorded as done, but the database says otherwise (restored, or another image of that name): again"
             self._reporter.line(text, level="WARNING")
@@ -184,7 +197,7 @@ class Site:
             for mirrors in (steps.Mirrors(self.work), steps.Mirrors.of_site(self.work)):
                 mirrors.remove()
             for step in self.plan.steps:
-                if step.name not in _KEPT:
+                if step.name not in revisions.KEPT:
                     lease.check()
                     self.markers.reset(step.name, self.plan.revision)
 
@@ -195,11 +208,15 @@ class Site:
             WaitTimeout: nobody did.
         """
         ends_at = time.monotonic() + timeout
-        while self.records()[0] and revisions.judge(self.work.settings, self._look()) is revisions.Verdict.NEEDED:
+        while self._is_undone():
             if time.monotonic() >= ends_at:
                 message = f"site {self.name} has to be migrated again, and nobody who may lead did it"
                 raise WaitTimeout(message)
             self._stop.sleep(_LOOK_EVERY)
+
+    def _is_undone(self) -> bool:
+        view = self.markers.view()
+        return revisions.is_undone(self.work.settings, self._look(), view)
 
     def _warn_of_missing(self, state: State) -> None:
         missing = [app for app in self.work.wanted if app not in state.apps]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from coordinate.errors import CommandFailed, StepRefused
-from coordinate.types import MarkerState, Verdict
+from coordinate.types import MarkerState
 from frappe_bootstrap import image, revisions, steps
 from frappe_bootstrap.inspection import Kind
 
@@ -37,23 +38,25 @@ def of_site(work: Work, state: State, view: MarkerView) -> Iterator[Forecast]:
     if verdict is revisions.Verdict.TOLERATED:
         yield Forecast("boot", NOTHING, "the database is ahead of this image; it is served without any change")
         return
-    again = verdict is revisions.Verdict.NEEDED
-    for step in steps.plan(work).steps:
-        record = view.find(step.name, work.settings.revision)
-        forecast = _of_step(work, step.name, state, record, again=again)
+    undone = verdict is not None and revisions.is_undone(work.settings, state, view)
+    plan, now = steps.plan(work), time.time()
+    for step in plan.steps:
+        forgotten = undone and step.name not in revisions.KEPT
+        record = None if forgotten else view.find(step.name, work.settings.revision)
+        if record is not None and record.fingerprint == step.fingerprint and not plan.budget.allows(record, now):
+            yield _given_up(record)
+            return
+        forecast = _of_step(work, step.name, state, record)
+        if undone and step.name == "migrate" and forecast.what == DO:
+            forecast = forecast._replace(why="recorded as done, but the database says otherwise")
         yield forecast
         if forecast.what == REFUSE:
             return
 
 
-def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None, *, again: bool) -> Forecast:
+def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None) -> Forecast:
     if record is not None and record.state is MarkerState.DONE:
-        if again and step == "migrate":
-            return Forecast(step, DO, "recorded as done, but the database says otherwise")
         return _done(work, step, state, record)
-    if record is not None and record.state is MarkerState.FAILED and record.verdict is not Verdict.OPEN:
-        why = f"{record.verdict.value}; `frappe-bootstrap retry` clears it. {record.detail.strip()[-300:]}"
-        return Forecast(step, REFUSE, why)
     what, why = {
         "config": _config,
         "site": _site,
@@ -65,6 +68,11 @@ def _of_step(work: Work, step: str, state: State, record: MarkerRecord | None, *
     if record is not None:
         why += f" (attempt {record.attempts + 1}; the last one: {record.state.value})"
     return Forecast(step, what, why)
+
+
+def _given_up(record: MarkerRecord) -> Forecast:
+    why = f"{record.verdict.value}; `frappe-bootstrap retry` clears it. {record.detail.strip()[-300:]}"
+    return Forecast(record.step, REFUSE, why)
 
 
 def _done(work: Work, step: str, state: State, record: MarkerRecord) -> Forecast:

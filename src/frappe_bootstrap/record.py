@@ -40,6 +40,7 @@ class Revision(msgspec.Struct, frozen=True):
         patches: of each app, its patches as a list, or a count and a digest.
         token: of the lease.
         at: wall clock, for people.
+        earlier: marks of the revisions that the database was at before, the oldest first; none in older records.
     """
 
     revision: str
@@ -49,6 +50,7 @@ class Revision(msgspec.Struct, frozen=True):
     patches: dict[str, list[str]] = msgspec.field(default_factory=dict)
     token: int = 0
     at: float = 0.0
+    earlier: list[str] = msgspec.field(default_factory=list)
 
 
 class Migrating(msgspec.Struct, frozen=True):
@@ -61,6 +63,8 @@ class Migrating(msgspec.Struct, frozen=True):
     token: int = 0
     owner: str = ""
     at: float = 0.0
+    earlier: list[str] = msgspec.field(default_factory=list)
+    """As of `Revision`; the one that is left by this migration is among them."""
 
 
 class SiteRecord(NamedTuple):

@@ -3,6 +3,8 @@
 Names of revisions say nothing about their order, and neither do versions, which hotfixes do not raise. What orders
 them is what they do to data: an image is older if, within one major version, its patches are some of those that the
 database was brought to, and none besides. Where each side has patches that the other lacks nothing can be said.
+Patches do not tell everything: an app that was dropped, or a document type, leaves no trace in them. So the record
+also has a mark of each revision that the database has left behind, and whoever finds its own there is the older one.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import re
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from coordinate.types import MarkerState
 from frappe_bootstrap import image
 from frappe_bootstrap.codes import EXIT_CONFLICT, EXIT_DOWNGRADE, refuse
 from frappe_bootstrap.record import Migrating, Revision
@@ -23,12 +26,18 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from coordinate.steps import StepContext
+    from coordinate.types import MarkerView
     from frappe_bootstrap.inspection import State
+    from frappe_bootstrap.record import SiteRecord
     from frappe_bootstrap.settings import Settings
     from frappe_bootstrap.work import Work
 
+KEPT = ("config", "site")
+"""Steps that another schema, or a restored backup, does not concern."""
 _LONGEST = 64
 _SHOWN = 5
+_MOST_MARKS = 256
+"""About 5 KB of a record. An image that is that far back has fewer patches, too."""
 
 
 class Image(NamedTuple):
@@ -120,6 +129,11 @@ class Verdict(enum.Enum):
     """It is ahead of the image, and an operator wants it to be served all the same; nothing may be changed."""
 
 
+def mark(revision: str, schema: str) -> str:
+    """Return what stands for a revision in the list of those that were left behind: its name and what it is."""
+    return hashlib.sha256(f"{revision}\0{schema}".encode()).hexdigest()[:16]
+
+
 def judge(settings: Settings, state: State) -> Verdict:
     """Return what the site needs.
 
@@ -128,24 +142,36 @@ def judge(settings: Settings, state: State) -> Verdict:
             another schema (85).
     """
     ours, record = describe(settings.bench), state.record
-    under_way = record.migrating
-    if under_way is not None and under_way.schema != ours.schema:
-        found = compare(ours, under_way.apps, under_way.patches)
-        # Equal patches do not tell the one before from the one after; what the database was brought to does.
-        before = record.revision is not None and record.revision.schema == ours.schema
-        if before:
-            found = found._replace(order=Order.OLDER)
-        return _ahead(settings, found, f"is being migrated to revision {under_way.revision}")
-    if record.revision is None or under_way is not None:
+    if record.migrating is not None:
+        same = record.migrating.schema == ours.schema
+        return Verdict.NEEDED if same else _judge_migration(settings, record, record.migrating)
+    if record.revision is None:
         return Verdict.NEEDED
     if record.revision.schema == ours.schema:
         return Verdict.CURRENT
+    return _judge_revision(settings, state, record.revision)
+
+
+def _judge_migration(settings: Settings, record: SiteRecord, under_way: Migrating) -> Verdict:
+    """Judge an image that comes across a migration to another one."""
+    ours = describe(settings.bench)
+    found = compare(ours, under_way.apps, under_way.patches)
+    # Equal patches do not tell the one before from the one after; what the database was brought to does.
+    if record.revision is not None and record.revision.schema == ours.schema:
+        found = found._replace(order=Order.OLDER)
+    left = mark(settings.revision, ours.schema) in under_way.earlier
+    return _ahead(settings, found, f"is being migrated to revision {under_way.revision}", left=left)
+
+
+def _judge_revision(settings: Settings, state: State, reached: Revision) -> Verdict:
+    """Judge an image of another schema than the database is at."""
+    ours = describe(settings.bench)
     # What an operator has uninstalled since does not have to be in the image.
-    patches = {app: names for app, names in record.revision.patches.items() if app in state.apps}
-    found = compare(ours, record.revision.apps, patches)
-    verdict = _ahead(settings, found, f"is at revision {record.revision.revision}")
-    same_name = record.revision.revision == settings.revision
-    if verdict is Verdict.NEEDED and same_name and settings.reuse == "refuse":
+    patches = {app: names for app, names in reached.patches.items() if app in state.apps}
+    found = compare(ours, reached.apps, patches)
+    left = mark(settings.revision, ours.schema) in reached.earlier
+    verdict = _ahead(settings, found, f"is at revision {reached.revision}", left=left)
+    if verdict is Verdict.NEEDED and reached.revision == settings.revision and settings.reuse == "refuse":
         refuse(
             f"site {settings.site} is at revision {settings.revision} with another schema: this name was used for "
             "another image, and REVISION_REUSE=refuse forbids to migrate again; give IMAGE_REV a new value",
@@ -154,17 +180,23 @@ def judge(settings: Settings, state: State) -> Verdict:
     return verdict
 
 
-def _ahead(settings: Settings, found: Comparison, where: str) -> Verdict:
-    """Return what a comparison means; DIVERGED is migrated only by an operator's decision, OLDER never."""
-    if found.order in {Order.SAME, Order.NEWER} or (settings.allow_downgrade and found.order is Order.DIVERGED):
+def _ahead(settings: Settings, found: Comparison, where: str, *, left: bool) -> Verdict:
+    """Return what a comparison means; DIVERGED is migrated only by an operator's decision, OLDER never.
+
+    ``left``: the database was at this very image, and was brought to another one; whatever the patches say.
+    """
+    order = Order.OLDER if left else found.order
+    if order in {Order.SAME, Order.NEWER} or (settings.allow_downgrade and order is Order.DIVERGED):
         return Verdict.NEEDED
     if not settings.allow_downgrade:
-        _refuse_older(settings, found, where)
+        _refuse_older(settings, found, where, order)
     return Verdict.TOLERATED
 
 
-def _refuse_older(settings: Settings, found: Comparison, where: str) -> NoReturn:
-    how = "is older than that" if found.order is Order.OLDER else "cannot be compared with that"
+def _refuse_older(settings: Settings, found: Comparison, where: str, order: Order) -> NoReturn:
+    how = "is older than that" if order is Order.OLDER else "cannot be compared with that"
+    if order is not found.order:
+        how += ": the database was at it before (if it is meant to come next, give IMAGE_REV a new value)"
     refuse(
         f"site {settings.site} {where}, and this image ({settings.revision}) {how}. "
         f"Only there: {_shown(found.theirs)}. Only in this image: {_shown(found.ours)}. "
@@ -180,6 +212,25 @@ def _shown(patches: dict[str, list[str]]) -> str:
         more = f"{len(names) - _SHOWN} more, " if len(names) > _SHOWN else ""
         parts.append(f"{app}: {more}{', '.join(names[-_SHOWN:])}")
     return "; ".join(parts) or "nothing"
+
+
+def is_undone(settings: Settings, state: State, view: MarkerView) -> bool:
+    """Return whether a healthy site's migration is recorded as done and its database says otherwise.
+
+    Whatever has become of the steps after it: one that was given up does not hide that a backup was restored.
+
+    Raises:
+        StepRefused: the database is ahead of the image.
+    """
+    records = [record for record in view.records if record.revision == settings.revision]
+    done = {record.step for record in records if record.state is MarkerState.DONE}
+    if not settings.migrate or "migrate" not in done:
+        return False
+    if "apps" in done:
+        return judge(settings, state) is Verdict.NEEDED
+    # The step apps announces migrations, too, and may have been cut off in one: what was reached before stands.
+    reached = state.record.revision
+    return reached is None or reached.schema != describe(settings.bench).schema
 
 
 def begin(work: Work, context: StepContext, state: State) -> None:
@@ -199,21 +250,23 @@ def begin(work: Work, context: StepContext, state: State) -> None:
         token=context.lease.token,
         owner=context.record.owner,
         at=time.time(),
+        earlier=left_behind(state.record, mark(context.revision, ours.schema)),
     )
     work.bench.write_record(context, "migrating", value)
 
 
 def finish(work: Work, context: StepContext) -> None:
     """Record in the database what it was brought to."""
-    ours, installed = describe(work.settings.bench), work.healthy(context).apps
+    ours, state = describe(work.settings.bench), work.healthy(context)
     value = Revision(
         revision=context.revision,
         schema=ours.schema,
         assets=ours.assets,
-        apps={app: version for app, version in ours.apps.items() if app in installed},
-        patches=_of(ours.patches, installed),
+        apps={app: version for app, version in ours.apps.items() if app in state.apps},
+        patches=_of(ours.patches, state.apps),
         token=context.lease.token,
         at=time.time(),
+        earlier=left_behind(state.record, mark(context.revision, ours.schema)),
     )
     work.bench.write_record(context, "revision", value)
     work.bench.write_record(context, "migrating", None)
@@ -221,3 +274,15 @@ def finish(work: Work, context: StepContext) -> None:
 
 def _of(patches: dict[str, list[str]], apps: tuple[str, ...]) -> dict[str, list[str]]:
     return {app: names for app, names in patches.items() if app in apps}
+
+
+def left_behind(record: SiteRecord, own: str) -> list[str]:
+    """Return the marks of what a database leaves behind that is brought to ``own``: the oldest first, not too many.
+
+    A migration that was never finished is among them: whoever goes on with it has left it behind.
+    """
+    known: list[str] = []
+    for row in (record.revision, record.migrating):
+        if row is not None:
+            known += [*row.earlier, mark(row.revision, row.schema)]
+    return [each for each in dict.fromkeys(known) if each != own][-_MOST_MARKS:]

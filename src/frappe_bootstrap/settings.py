@@ -73,6 +73,9 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``ASSETS_TIMEOUT``             the same for the step assets
 ``BAKED_ASSETS``               folder of the image that holds its assets; default ``assets`` in the bench. The same path
                                in all images: sites/assets becomes a link to it
+``RETRY_AFTER_SECS``           seconds after which a container that starts tries once more what the fleet has given up;
+                               default 3600; `frappe-bootstrap retry` lets it do so at once. A refusal (81, 84 to 86)
+                               has changed nothing, and is looked at again after a minute
 ``STEP_STALE_SECS``            age in seconds at which a marker without a token is taken over; default 1800
 ``FOLLOWER_WAIT_SECS``         seconds to wait before anything else; default 0
 ``RUN_MIGRATIONS_ON_BOOT``     ``leader`` (default) or 1; 0 leaves the migration to you
@@ -160,6 +163,7 @@ VARIABLES = SECRETS.union(
         "BENCH_DIR",
         "WAIT_TIMEOUT",
         "BOOT_TIMEOUT",
+        "RETRY_AFTER_SECS",
         "STEP_STALE_SECS",
         "STEP_TIMEOUT",
         "FOLLOWER_WAIT_SECS",
@@ -217,6 +221,7 @@ class Settings:
     wait_timeout: float
     boot_timeout: float
     step_timeout: float
+    retry_after: float
     stale_after: float
     operation: operation.Operation
     notices: tuple[str, ...]
@@ -294,6 +299,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         wait_timeout=reader.number("WAIT_TIMEOUT", 300.0),
         boot_timeout=reader.number("BOOT_TIMEOUT", 3600.0),
         step_timeout=reader.number("STEP_TIMEOUT", 14400.0),
+        retry_after=reader.number("RETRY_AFTER_SECS", 3600.0, zero=True),
         stale_after=reader.number("STEP_STALE_SECS", 1800.0),
         operation=operation.load(reader, bench),
         notices=tuple(reader.notices),

@@ -94,8 +94,8 @@ class Sites:
             done, undone = site.records()
             if done:
                 self._finish(site)
-            elif undone is not None and not site.plan.budget.allows(undone, self._born):
-                self._give_up(site, StepFailed(f"step {undone.step} was given up:\n{undone.detail}", undone))
+            elif undone is not None and not site.allows(undone, self._born):
+                self._look_at_given_up(site, undone)
             elif site.name in self._declined:
                 self._bear_decline(site, undone)
             elif site.is_free():
@@ -107,6 +107,13 @@ class Sites:
     def _finish(self, site: Site) -> None:
         """Look at a site that is done, unless it was done since we came, and by an image like ours."""
         self._attempt(site, believe=site.name in self._waited_for and site.is_of_this_schema())
+
+    def _look_at_given_up(self, site: Site, undone: MarkerRecord) -> None:
+        """Give a site up, unless a backup was restored since: then what comes before the given-up step is undone."""
+        if site.is_migrated():
+            self._attempt(site)
+        else:
+            self._give_up(site, StepFailed(f"step {undone.step} was given up:\n{undone.detail}", undone))
 
     def _attempt(self, site: Site, *, believe: bool = False) -> None:
         try:

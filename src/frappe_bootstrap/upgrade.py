@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from frappe_bootstrap.work import Work
 
 
+def check(work: Work) -> None:
+    """Refuse to change a site that may be served, if UPGRADE_MODE=refuse says so.
+
+    Raises:
+        StepRefused: it does.
+    """
+    if work.settings.upgrade_mode == "refuse" and not work.created:
+        refuse(f"site {work.settings.site} would have to be migrated, and UPGRADE_MODE=refuse forbids it", EXIT_UPGRADE)
+
+
 def close(work: Work, context: StepContext) -> None:
     """Return when the site may be changed: closed, its scheduler paused, its jobs done.
 
@@ -23,11 +33,9 @@ def close(work: Work, context: StepContext) -> None:
         StepRefused: UPGRADE_MODE=refuse, and the site may be served.
         CommandFailed, Interrupted, LeaseLost: it is not closed.
     """
-    mode = work.settings.upgrade_mode
-    if work.created or mode == "live":
+    check(work)
+    if work.created or work.settings.upgrade_mode == "live":
         return
-    if mode == "refuse":
-        refuse(f"site {work.settings.site} would have to be migrated, and UPGRADE_MODE=refuse forbids it", EXIT_UPGRADE)
     maintenance = Maintenance(work)
     try:
         maintenance.on(context)

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frappe_bootstrap import record
-from frappe_bootstrap.bench import SHIM
+from coordinate import connect, steps
+from frappe_bootstrap import record, settings
+from frappe_bootstrap.bench import SHIM, Bench
 from frappe_bootstrap.inspection import Answer, Kind, State, classify, unreachable
+from frappe_bootstrap.waiting import Stop
 from tests.stacks.databases import HOST, ROOT_PASSWORD, Server, mariadb, postgres, program
 
 if TYPE_CHECKING:
@@ -299,3 +301,48 @@ def test_a_backup_carries_the_record(site: Site, tmp_path: Path) -> None:
     assert state.kind is Kind.HEALTHY
     assert state.record == record.SiteRecord(record.Revision("1", "a", token=4))
     assert site.write("migrating", {"revision": "2", "token": 8}, 8)["stale"] == 0
+
+
+PATCHES = {
+    app: [f".v15_0.update_some_field_of_a_document_type_{number:04}" for number in range(count)]
+    for app, count in (("frappe", 1500), ("erpnext", 3000), ("hrms", 1000))
+}
+"""Several large apps: more than a TEXT of MariaDB holds, and more than a socket does."""
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_record_with_thousands_of_patches_is_written_and_read_whole(
+    server: Server,
+    plain_bench: Path,
+    environ: dict[str, str],
+    earlier: bool,  # noqa: FBT001 - of a parameter
+) -> None:
+    """It would fail, or be cut off, after the site was closed; a table of an earlier version is widened first."""
+    site = Site(plain_bench / "sites", server)
+    server.make(site.name, PASSWORD)
+    site.finish()
+    if earlier:
+        site.sql("CREATE TABLE __frappe_bootstrap (name VARCHAR(64) PRIMARY KEY, value TEXT, token BIGINT NOT NULL)")
+        site.write("creation", CREATION, 1)
+    python = plain_bench / "env/bin/python"
+    python.unlink()
+    # Through a link Python would not find the drivers of its own environment.
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    address = {"DB_TYPE": server.kind, "DB_HOST": HOST, "DB_PORT": str(server.port)}
+    bench = Bench(settings.load({**environ, **address, "SITE": "s1"}), Stop(), os.environ)
+    migrating = record.Migrating("2", "schema", patches=PATCHES, earlier=["0" * 16] * 256)
+    assert len(record.msgspec.json.encode(migrating)) > 250_000
+
+    def write(context: steps.StepContext) -> None:
+        bench.write_record(context, "migrating", migrating)
+        bench.write_record(context, "revision", record.Revision("2", "schema", patches=PATCHES))
+
+    with connect("memory://") as coordinator:
+        plan = steps.Plan(f"frappe/{site.name}", "2", [steps.Step("write", write)])
+        assert steps.run(plan, coordinator, timeout=120) is steps.Outcome.RAN
+    found = bench.state().record
+    assert found.migrating == migrating
+    assert found.revision is not None
+    assert found.revision.patches == PATCHES
+    assert (found.creation is not None) is earlier

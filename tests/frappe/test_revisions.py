@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frappe_bootstrap import revisions
+from frappe_bootstrap import record, revisions
 from frappe_bootstrap.revisions import Image, Order
 from tests.frappe.conftest import LIMIT, Fleet
 from tests.frappe.test_unwilling import read_until
@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 OLD, NEW, NEWEST, OTHER = ("p1", "p2"), ("p1", "p2", "p3"), ("p1", "p2", "p3", "p4"), ("p1", "p2", "p9")
 
 
-def use_image(fleet: Fleet, patches: tuple[str, ...]) -> Fleet:
-    """Let the next replica have an image with those patches of its app."""
+def use_image(fleet: Fleet, patches: tuple[str, ...], *apps: str, doctype: str = "") -> Fleet:
+    """Let the next replica have an image with those patches of its app, with more apps, with another document type."""
     path = fleet.root / f"bench-{len(fleet.running)}"
-    shipped = {"demo_app": patches}
-    fleet.benches.append(make_bench.make_bench(path, ["demo_app"], apps_txt=False, sites=fleet.sites, patches=shipped))
+    shipped, brought = {"demo_app": patches}, ["demo_app", *apps]
+    fleet.benches.append(make_bench.make_bench(path, brought, apps_txt=False, sites=fleet.sites, patches=shipped))
+    if doctype:
+        (described,) = (path / "apps/demo_app").rglob("demo_note.json")
+        described.write_text(json.dumps({**json.loads(described.read_text()), "description": doctype}))
     return fleet
+
+
+def save(fleet: Fleet) -> None:
+    """Back up the database server."""
+    shutil.copytree(fleet.root / "server", fleet.root / "backup")
+
+
+def restore(fleet: Fleet) -> None:
+    """Put the backup back."""
+    shutil.rmtree(fleet.root / "server")
+    shutil.copytree(fleet.root / "backup", fleet.root / "server")
 
 
 def rows(fleet: Fleet) -> dict[str, Any]:
@@ -141,11 +155,9 @@ def test_a_name_that_is_used_for_another_schema_is_migrated_again_or_refused(fle
 def test_a_restored_database_is_migrated_again_although_the_records_say_done(fleet: Fleet) -> None:
     """Hazard 6, point 10: the backup carries the record, the volume's markers do not count against it."""
     assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
-    server, backup = fleet.root / "server", fleet.root / "backup"
-    shutil.copytree(server, backup)
+    save(fleet)
     assert use_image(fleet, NEW).run(IMAGE_REV="b")[0] == 0
-    shutil.rmtree(server)
-    shutil.copytree(backup, server)
+    restore(fleet)
     assert rows(fleet)["revision"]["revision"] == "a"
     before = fleet.commands()
     code, out, err = use_image(fleet, NEW).run("echo", "serving", IMAGE_REV="b")
@@ -154,6 +166,62 @@ def test_a_restored_database_is_migrated_again_although_the_records_say_done(fle
     assert fleet.commands() - before == {"migrate": 1}
     assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
     assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def failing_hook(fleet: Fleet) -> str:
+    """Return a program that fails."""
+    path = fleet.root / "hook.sh"
+    path.write_text("#!/bin/sh\nexit 1\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_later_step_that_was_given_up_does_not_hide_that_a_backup_was_restored(fleet: Fleet, cleared: bool) -> None:  # noqa: FBT001
+    """Neither is it given up for ever, nor, once cleared, is new code served on the data of the backup."""
+    assert use_image(fleet, OLD).run(IMAGE_REV="a")[0] == 0
+    save(fleet)
+    assert use_image(fleet, NEW).run(IMAGE_REV="b", PRE_ASSETS_HOOK=failing_hook(fleet))[0] == 76
+    assert (fleet.record("migrate", "b")["state"], fleet.record("assets", "b")["state"]) == ("done", "failed")
+    code, out, _ = use_image(fleet, NEW).run("plan", IMAGE_REV="b")
+    assert (code, "assets   refuse: budget spent" in out) == (0, True), out
+    restore(fleet)
+    if cleared:
+        assert use_image(fleet, NEW).run("retry", "s1", IMAGE_REV="b")[0] == 0
+    out = use_image(fleet, NEW).run("plan", IMAGE_REV="b")[1]
+    assert "migrate  do: recorded as done, but the database says otherwise" in out
+    assert "refuse" not in out
+    before = fleet.commands()
+    for _ in range(2):
+        code, out, err = use_image(fleet, NEW).run("echo", "serving", IMAGE_REV="b")
+        assert (code, out) == (0, "serving\n"), err
+        assert fleet.commands() - before == {"migrate": 1}
+    assert fleet.bench.runs_of("patch:demo_app.patches.p3") == 1
+    assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_a_given_up_step_does_not_hide_it_where_there_are_several_sites(fleet: Fleet) -> None:
+    """Each is looked at before it is given up for good; without a backup it stays given up."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, OLD).run(**two, IMAGE_REV="a")[0] == 0
+    save(fleet)
+    assert use_image(fleet, NEW).run(**two, IMAGE_REV="b", POST_APPS_HOOK=failing_hook(fleet))[0] == 76
+    before = fleet.commands()
+    code, _, err = use_image(fleet, NEW).run(**two, IMAGE_REV="b")
+    assert (code, fleet.commands() - before) == (76, {}), err
+    restore(fleet)
+    code, _, err = use_image(fleet, NEW).run(**two, IMAGE_REV="b")
+    assert (code, fleet.commands() - before) == (0, {"migrate": 2}), err
+    assert rows(fleet)["revision"]["revision"] == "b"
+
+
+def test_failures_of_another_image_of_that_name_give_none_of_several_sites_up(fleet: Fleet) -> None:
+    """As for a lone site: the budget is the schema's, and an operator who has mended the image does not wait."""
+    two = {"SITE": "", "SITES": "s1 s2"}
+    assert use_image(fleet, OLD).run(**two, IMAGE_REV="a")[0] == 0
+    assert use_image(fleet, NEW).run(**two, IMAGE_REV="b", STANDIN_FAIL="migrate:after_patches")[0] == 76
+    code, _, err = use_image(fleet, NEWEST).run(**two, IMAGE_REV="b")
+    assert code == 0, err
 
 
 def test_one_of_several_sites_that_was_restored_is_migrated_alone(fleet: Fleet) -> None:
@@ -168,3 +236,76 @@ def test_one_of_several_sites_that_was_restored_is_migrated_alone(fleet: Fleet) 
     assert fleet.commands() - before == {"migrate": 1}
     assert (fleet.sites / ".ready_registry%2Fimage:1").exists()
     assert rows(fleet)["revision"]["revision"] == "registry/image:1"
+
+
+def test_an_image_whose_app_was_dropped_since_is_older_although_its_patches_are_equal(fleet: Fleet) -> None:
+    """It would take the record back and install the app again; an operator may insist to be served, and no more."""
+    two = {"IMAGE_REV": "a", "APPS": "demo_app second_app"}
+    assert use_image(fleet, OLD, "second_app").run(**two)[0] == 0
+    fleet.bench.ok("--site", "s1", "uninstall-app", "second_app", "--yes", "--no-backup")
+    assert use_image(fleet, OLD).run(IMAGE_REV="b")[0] == 0
+    before = fleet.commands()
+    code, out, err = use_image(fleet, OLD, "second_app").run("echo", "serving", **two)
+    assert (code, out) == (84, ""), err
+    assert "is older than that: the database was at it before" in err
+    code, out, err = use_image(fleet, OLD, "second_app").run("echo", "serving", **two, ALLOW_DOWNGRADE="1")
+    assert (code, out) == (0, "serving\n"), err
+    assert fleet.commands() == before
+    assert fleet.bench.installed() == ["frappe", "demo_app"]
+    assert use_image(fleet, OLD).run("echo", IMAGE_REV="b")[0] == 0
+    # The same code under a new name is a decision to bring it next.
+    assert use_image(fleet, OLD, "second_app").run(**{**two, "IMAGE_REV": "c"})[0] == 0
+    assert fleet.bench.installed() == ["frappe", "demo_app", "second_app"]
+    assert use_image(fleet, OLD).run(IMAGE_REV="b")[0] == 84
+
+
+def test_an_image_with_an_earlier_document_type_is_older_also_while_another_one_is_brought(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Each that was there is left behind, whether its migration ended or not; the present one goes on as ever."""
+    kinds = {"a": "first", "b": "second", "c": "third"}
+    for name in ("a", "b"):
+        assert use_image(fleet, OLD, doctype=kinds[name]).run(IMAGE_REV=name)[0] == 0
+    folder = tmp_path / "gate"
+    folder.mkdir()
+    gate = Gate(folder, "migrate:begin")
+    leader = use_image(fleet, OLD, doctype=kinds["c"]).start(**gate.environ, IMAGE_REV="c")
+    gate.wait()
+    for name in ("a", "b"):
+        code, _, err = use_image(fleet, OLD, doctype=kinds[name]).run("echo", IMAGE_REV=name)
+        assert (code, "is being migrated to revision c" in err) == (84, True), err
+    leader.kill()
+    leader.communicate(timeout=LIMIT)
+    before = fleet.commands()
+    assert use_image(fleet, OLD, doctype="fourth").run(IMAGE_REV="d")[0] == 0
+    assert fleet.commands() - before == {"migrate": 1}
+    for name, doctype in kinds.items():
+        code, _, err = use_image(fleet, OLD, doctype=doctype).run("echo", IMAGE_REV=name)
+        assert (code, "the database was at it before" in err) == (84, True), err
+    assert use_image(fleet, OLD, doctype="fourth").run("echo", IMAGE_REV="d")[0] == 0
+
+
+def test_a_record_of_an_earlier_version_has_no_list_and_begins_one(fleet: Fleet) -> None:
+    """It is read as before; what it says is left behind by the next migration."""
+    assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV="a")[0] == 0
+    known = rows(fleet)["revision"]
+    assert known.pop("earlier") == []
+    with contextlib.closing(fleet.bench.connect_site()) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE __frappe_bootstrap SET value = %s WHERE name = 'revision'", (json.dumps(known),))
+    assert use_image(fleet, OLD, doctype="second").run(IMAGE_REV="b")[0] == 0
+    assert rows(fleet)["revision"]["earlier"] == [revisions.mark("a", known["schema"])]
+    assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV="a")[0] == 84
+
+
+def test_what_was_left_behind_is_listed_once_the_oldest_first_and_not_without_end() -> None:
+    """A revision that is brought again is not behind; a name with another schema is another mark."""
+    one, two, three = (revisions.mark("r", schema) for schema in ("1", "2", "3"))
+    reached = record.Revision("r", "2", earlier=[one])
+    found = record.SiteRecord(reached, record.Migrating("r", "3", earlier=[one, two]))
+    assert revisions.left_behind(found, revisions.mark("r", "4")) == [one, two, three]
+    assert revisions.left_behind(found, one) == [two, three]
+    assert revisions.left_behind(record.SiteRecord(), one) == []
+    many = record.Revision("r", "2", earlier=[f"{number:016x}" for number in range(5000)])
+    kept = revisions.left_behind(record.SiteRecord(many), one)
+    assert kept[-2:] == [f"{4999:016x}", two]
+    assert len(json.dumps(kept)) < 6000

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import os
+import queue
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from frappe_bootstrap.bench import SHIM
+from coordinate.testing import eventually
+from frappe_bootstrap.bench import SHIM, _Channel
 
 Process = subprocess.CompletedProcess[str]
 HELPER = "import os, signal, subprocess, sys\ndef main():\n"
@@ -153,3 +156,17 @@ def test_the_shim_runs_on_every_python_that_a_bench_may_have(tmp_path: Path, pyt
         assert answer.get("folder", answer.get("ok")) is False
     done, _ = run_shim(tmp_path, bench("migrate", secrets=("s3cret",)), "print('s3cret')", python=python)
     assert (done.returncode, done.stdout) == (0, "***\n")
+
+
+def test_a_request_that_no_socket_holds_waits_for_its_reader_in_the_background() -> None:
+    """Thousands of patches: whoever writes it all before the shim starts waits for ever, with the site closed."""
+    request = {"job": "record", "value": ["p" * 64] * 20_000}
+    made: queue.Queue[_Channel] = queue.Queue()
+    threading.Thread(target=lambda: made.put(_Channel(request)), daemon=True).start()
+    with made.get(timeout=60) as channel, channel.theirs.makefile("rb") as reader:
+        assert json.loads(reader.readline()) == request
+    # One whose shim never reads ends with the channel.
+    before = threading.active_count()
+    with _Channel(request):
+        assert threading.active_count() == before + 1
+    eventually(lambda: threading.active_count() == before, what="its end")

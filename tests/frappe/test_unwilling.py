@@ -5,12 +5,15 @@ from __future__ import annotations
 import fcntl
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from coordinate import connect
 from tests.frappe.conftest import LIMIT, Fleet
 
 if TYPE_CHECKING:
     import subprocess
+    from pathlib import Path
 
 NO_SECRETS = {"DB_ROOT_PASS": "", "ADMIN_PASS": ""}
 # The whole bootstrap, but it waits for a lock for an instant only.
@@ -114,3 +117,56 @@ def test_a_lock_that_does_not_become_free_ends_the_whole_fleet(fleet: Fleet) -> 
             assert "bench_migrate.lock" in err
     record = fleet.record("config", "2")
     assert (record["state"], record["exit_code"], record["failures"]) == ("failed", 83, 3)
+
+
+def counting_hook(fleet: Fleet) -> tuple[str, Path]:
+    """Return a program that counts its calls, as a backup would, and the file with a line for each."""
+    path, count = fleet.root / "hook.sh", fleet.root / "backups"
+    path.write_text(f"#!/bin/sh\necho backup >> {count}\n")
+    path.chmod(0o755)
+    count.touch()
+    return str(path), count
+
+
+def age(fleet: Fleet, step: str, revision: str, seconds: float) -> None:
+    """Let the end of an attempt have been that much earlier."""
+    with connect(f"file://{fleet.sites}/.frappe_bootstrap") as coordinator:
+        markers = coordinator.markers("frappe/s1")
+        view = markers.view()
+        record = view.find(step, revision)
+        assert record is not None
+        assert view.claim is not None
+        earlier = msgspec.structs.replace(record, finished=record.finished - seconds)
+        markers.backend.put_marker("frappe/s1", earlier, view.claim.token)
+
+
+def test_a_container_that_is_started_again_and_again_does_not_try_again_and_again(fleet: Fleet) -> None:
+    """Each attempt would make one more backup of what is half migrated: three, then one an hour, or by command."""
+    assert fleet.run()[0] == 0
+    hook, backups = counting_hook(fleet)
+    failing = {"IMAGE_REV": "2", "PRE_MIGRATE_HOOK": hook, "STANDIN_FAIL": "migrate:after_patches"}
+    assert fleet.run(**failing)[0] == 76
+    for seconds, attempts in ((0, 3), (120, 3), (3500, 4), (0, 4)):
+        age(fleet, "migrate", "2", seconds)
+        code, out, err = fleet.run("echo", "serving", **failing)
+        assert (code, out) == (76, ""), err
+        assert "stand-in failure at migrate:after_patches" in err
+        assert (fleet.record("migrate", "2")["attempts"], len(backups.read_text().splitlines())) == (attempts,) * 2
+    assert "migrate  refuse: budget spent" in fleet.run("plan", IMAGE_REV="2")[1]
+    assert "migrate  do: " in fleet.run("plan", IMAGE_REV="2", RETRY_AFTER_SECS="0")[1]
+    assert fleet.run("retry", "s1", IMAGE_REV="2")[0] == 0
+    assert fleet.run("echo", "serving", IMAGE_REV="2")[:2] == (0, "serving\n")
+
+
+def test_a_refusal_costs_no_backup_and_is_looked_at_again_after_a_minute(fleet: Fleet) -> None:
+    """UPGRADE_MODE=refuse: who comes to mend it does not wait for an hour, and nothing counts against the step."""
+    assert fleet.run()[0] == 0
+    hook, backups = counting_hook(fleet)
+    refused = {"IMAGE_REV": "2", "PRE_MIGRATE_HOOK": hook, "UPGRADE_MODE": "refuse"}
+    for attempts in range(1, 5):
+        assert fleet.run("echo", "serving", **refused)[:2] == (86, "")
+        record = fleet.record("migrate", "2")
+        assert (record["attempts"], record["failures"], backups.read_text()) == (attempts, 0, "")
+        age(fleet, "migrate", "2", 61)
+    assert fleet.run("echo", "serving", **{**refused, "UPGRADE_MODE": "live"})[:2] == (0, "serving\n")
+    assert backups.read_text() == "backup\n"

@@ -101,21 +101,44 @@ class UnwillingStepsContract(Contract, sealed=True):
             steps.run(plan, open_coordinator(), timeout=60)
         assert len(tries) == 1
 
-    def test_a_refusal_is_looked_at_again_by_who_starts_after_the_back_off(
+    def test_a_refusal_is_looked_at_again_soon_and_is_no_failure(
         self, open_coordinator: Callable[[], Coordinator]
     ) -> None:
-        """What was wrong may have been put right; no operator has to clear the record."""
+        """What was wrong may have been put right; no operator has to clear the record, nor to wait for the back-off."""
 
         def refuse(_: steps.StepContext) -> None:
             message = "not yet"
             raise StepRefused(message)
 
-        impatient = QUICK._replace(backoff=0.01)
-        with pytest.raises(StepFailed):
-            steps.run(one_step(refuse)._replace(budget=impatient), open_coordinator(), timeout=60)
-        time.sleep(0.05)
+        impatient = QUICK._replace(recheck=0.01, backoff=3600.0)
+        for attempts in range(1, 5):
+            with pytest.raises(StepFailed, match="not yet"):
+                steps.run(one_step(refuse)._replace(budget=impatient), open_coordinator(), timeout=60)
+            record = stored(open_coordinator())
+            assert (record.attempts, record.failures, record.verdict) == (attempts, 0, Verdict.REFUSED)
+            time.sleep(0.05)
         willing = one_step(lambda _: None)._replace(budget=impatient)
         assert steps.run(willing, open_coordinator(), timeout=60) is steps.Outcome.RAN
+
+    def test_what_was_given_up_is_not_tried_again_before_the_back_off_is_over(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """Then once, by whoever starts later; its failure gives it up again."""
+        tries: list[int] = []
+
+        def fail(_: steps.StepContext) -> None:
+            tries.append(1)
+            message = "no"
+            raise RuntimeError(message)
+
+        def ends(backoff: float) -> int:
+            budget = QUICK._replace(recheck=0.01, backoff=backoff)
+            with pytest.raises(StepFailed):
+                steps.run(one_step(fail)._replace(budget=budget), open_coordinator(), timeout=60)
+            time.sleep(0.05)
+            return len(tries)
+
+        assert [ends(3600.0), ends(3600.0), ends(0.01), ends(3600.0)] == [3, 3, 4, 4]
 
     def test_who_declines_waits_for_a_member_that_can(self, open_coordinator: Callable[[], Coordinator]) -> None:
         """It costs the fleet nothing, and the one that declined does not lead this step again."""

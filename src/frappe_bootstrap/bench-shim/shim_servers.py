@@ -80,6 +80,7 @@ class MariaDB:
     """MariaDB, with PyMySQL (v14, v15) or mysqlclient (v16)."""
 
     quote = "`"
+    long_text = "LONGTEXT"
     ignore = ("INSERT IGNORE", "")
     tables = "SELECT TABLE_NAME FROM information_schema.tables WHERE TABLE_SCHEMA = DATABASE()"
     databases = "SHOW DATABASES"
@@ -129,6 +130,14 @@ class MariaDB:
     def own(self, connection: Connection, name: str) -> None:
         """Do nothing: here rights, not owners, decide."""
 
+    def make_room(self, connection: Connection) -> None:
+        """Let our record's values be longer than 64 KB: where an earlier version made the table they cannot."""
+        where = "TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s AND COLUMN_NAME = %s"
+        query = f"SELECT DATA_TYPE FROM information_schema.columns WHERE {where}"  # noqa: S608 - fixed
+        [(kind,)] = rows(connection, query, TABLE, "value")
+        if text(kind).upper() != self.long_text:
+            run(connection, f"ALTER TABLE {TABLE} MODIFY value {self.long_text}")
+
     def error(self, error: Exception) -> tuple[int, str] | None:
         """Return number and text of a driver's error; None: it is none."""
         if type(error).__module__.split(".")[0] not in ("pymysql", "MySQLdb", "_mysql_exceptions", "builtins"):
@@ -148,6 +157,7 @@ class Postgres:
     """PostgreSQL, with psycopg2."""
 
     quote = '"'
+    long_text = "TEXT"
     ignore = ("INSERT", " ON CONFLICT DO NOTHING")
     tables = "SELECT table_name FROM information_schema.tables WHERE table_schema = current_schema()"
     databases = "SELECT datname FROM pg_database"
@@ -200,6 +210,9 @@ class Postgres:
     def own(self, connection: Connection, name: str) -> None:
         """Give the record to the site's role."""
         run(connection, f'ALTER TABLE {TABLE} OWNER TO "{name}"')
+
+    def make_room(self, connection: Connection) -> None:
+        """Do nothing: here a text has no limit."""
 
     def error(self, error: Exception) -> tuple[int, str] | None:
         """Return number and text of the driver's error; None: it is none.

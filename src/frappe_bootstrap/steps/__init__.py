@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from coordinate.steps import Plan
+from coordinate.steps import Budget, Plan
 from frappe_bootstrap import hooks, revisions
 from frappe_bootstrap.steps.apps import Apps
 from frappe_bootstrap.steps.assets import Assets
@@ -47,12 +47,15 @@ def shared_plan(work: Work, failed: tuple[str, ...]) -> Plan:
 def _plan(work: Work, scope: str, steps: list[Step]) -> Plan:
     settings = work.settings
     limits = settings.operation.step_timeouts
+    checks = {"migrate": Migration(work).check}
     wanted = [
-        hooks.around(step, work)._replace(timeout=limits.get(step.name, settings.step_timeout))
+        hooks.around(step, work, checks.get(step.name))._replace(timeout=limits.get(step.name, settings.step_timeout))
         for step in steps
         if step.name != "migrate" or settings.migrate
     ]
-    plan = Plan(scope, settings.revision, wanted, stale_after=settings.stale_after)
+    # Containers are started again and again: each start would be an attempt, and a backup more of what is half done.
+    budget = Budget(backoff=settings.retry_after)
+    plan = Plan(scope, settings.revision, wanted, budget, stale_after=settings.stale_after)
     return plan._replace(remedy=f"frappe-bootstrap retry {settings.site} clears it")
 
 

@@ -10,6 +10,7 @@ from frappe_bootstrap.codes import refuse
 
 if TYPE_CHECKING:
     from coordinate.steps import StepContext
+    from frappe_bootstrap.inspection import State
     from frappe_bootstrap.work import Work
 
 
@@ -23,8 +24,12 @@ class Migration:
         """Return the step."""
         return Step("migrate", self._migrate, verify=self._work.verify_site, settled=self._work.settle)
 
-    def _migrate(self, context: StepContext) -> None:
-        self._work.resume(context)
+    def check(self, context: StepContext) -> State:
+        """Return the state of the site if it may be migrated.
+
+        Raises:
+            StepRefused: it may not, and nothing but an operator can change that.
+        """
         state = self._work.healthy(context)
         if lacking := [app for app in state.apps if app not in self._work.image]:
             names, known = ", ".join(lacking), ", ".join(self._work.image)
@@ -33,6 +38,12 @@ class Migration:
                 "migration without them would leave it broken: use an image that has them, or uninstall them there"
             )
         revisions.judge(self._work.settings, state)
+        upgrade.check(self._work)
+        return state
+
+    def _migrate(self, context: StepContext) -> None:
+        self._work.resume(context)
+        state = self.check(context)
         upgrade.close(self._work, context)
         revisions.begin(self._work, context, state)
         self._work.write_apps(context)
