@@ -137,6 +137,7 @@ def run(
     observer: Callable[[Event], object] | None = None,
     lead: bool = True,
     blocking: bool = True,
+    floor: int = 0,
 ) -> Outcome:
     """Bring the plan about together with the rest of the fleet and return when all of it is done.
 
@@ -152,6 +153,7 @@ def run(
         observer: called with each `Event`; must not block.
         lead: False: only wait for the others; the lease is never asked for.
         blocking: False: never wait for others, nor for another attempt after a failure of our own.
+        floor: tokens are greater than this, and than any that was claimed: where else a token may have been left.
 
     Raises:
         Contended: told not to wait, and it is somebody else's turn; no failure. Come again after its ``retry_after``.
@@ -178,7 +180,7 @@ def run(
     for step in plan.steps:
         check_name(step.name, "step")
     member = Member(plan, coordinator, timeout, observer or _ignore)
-    member.leads, member.blocking = lead, blocking
+    member.leads, member.blocking, member.floor = lead, blocking, floor
     return member.run()
 
 
@@ -197,7 +199,7 @@ class Member:
         self._born_wall = self._clock.wall()
         self.ends_at = self._clock.now() + timeout
         self._not_before = 0.0
-        self._floor = 0
+        self.floor = 0
         self._waited_for = ""
         self.unled = False
         self.leads = self.blocking = True
@@ -271,7 +273,7 @@ class Member:
         also = tuple(
             (backend, self.markers.topic) for backend in {self.coordinator.backend, self.coordinator.marker_backend}
         )
-        contest = lease.contest(self.ends_at - self._clock.now(), floor=self._floor, also=also)
+        contest = lease.contest(self.ends_at - self._clock.now(), floor=self.floor, also=also)
         with contest:
             while True:
                 view = self._view_or_none()
@@ -279,7 +281,7 @@ class Member:
                     return None
                 self._bear_standstill(view)
                 may_stand = view is not None and self._may_stand(view)
-                contest.floor = self._floor
+                contest.floor = self.floor
                 contest.unled = self.unled = view is not None and self._is_unled(view)
                 if may_stand and contest.attempt():
                     return lease
@@ -300,7 +302,7 @@ class Member:
             return False
         claim = view.claim
         if claim is not None:
-            self._floor = max(self._floor, claim.token)
+            self.floor = max(self.floor, claim.token)
         return True
 
     def _waits_for_another(self, view: MarkerView | None) -> StepDeclined | None:
@@ -364,7 +366,7 @@ class Member:
         except LeaseLost as lost:
             self.tell("lost", token=lease.grant.token if lost.loss else 0, text=str(lost))
         except StaleToken as stale:
-            self._floor = max(self._floor, stale.floor)
+            self.floor = max(self.floor, stale.floor)
             self.tell("stale", text=str(stale))
         except BackendUnavailable as error:
             self._note_outage(error)

@@ -12,6 +12,7 @@ from frappe_bootstrap import revisions, steps
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind, State
 from frappe_bootstrap.maintenance import Maintenance
+from frappe_bootstrap.owning import floor, own
 from frappe_bootstrap.steps.creation import rotate
 from frappe_bootstrap.waiting import bear_outages
 
@@ -75,7 +76,7 @@ class Site:
         while True:
             if not believe and not self._may_run(timeout):
                 return first
-            outcome = run(self.plan, self._coordinator, timeout=timeout, observer=self._reporter.event, lead=leads)
+            outcome = self._run(timeout, leads=leads)
             if believe or outcome is Outcome.RAN:
                 return outcome
             if outcome is Outcome.ALREADY_DONE:
@@ -87,6 +88,11 @@ class Site:
             self._tidy(timeout)
         steps.Mirrors.of_site(self.work).restore(self._coordinator)
         return first
+
+    def _run(self, timeout: float, *, leads: bool) -> Outcome:
+        """Bring the plan about with the fleet."""
+        told, highest = self._reporter.event, floor(self.work)
+        return run(self.plan, self._coordinator, timeout=timeout, observer=told, lead=leads, floor=highest)
 
     def records(self) -> tuple[bool, MarkerRecord | None]:
         """Return whether all is done, and the first step that is not.
@@ -151,9 +157,7 @@ class Site:
         maintenance = Maintenance(self.work)
         if not self._state.rotated and maintenance.journal() is None:
             return
-        lease = self._coordinator.lease(self.work.scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self.work, self._coordinator, timeout) as lease:
             state = self._look()
             if state.kind is not Kind.HEALTHY:
                 refuse(f"site {self.name} was at revision {self.work.settings.revision}, and is {state} now")
@@ -171,9 +175,7 @@ class Site:
 
     def _forget(self, timeout: float) -> None:
         """Take back records that the database contradicts: it was restored, or the name stands for another schema."""
-        lease = self._coordinator.lease(self.work.scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self.work, self._coordinator, timeout) as lease:
             state = self._look()
             verdict = revisions.judge(self.work.settings, state) if state.kind is Kind.HEALTHY else None
             if verdict is not revisions.Verdict.NEEDED or not self.records()[0]:

@@ -13,6 +13,7 @@ from coordinate.steps import Plan, Step, run
 from coordinate.types import MarkerState
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind
+from frappe_bootstrap.owning import floor
 from frappe_bootstrap.steps.creation import Creation
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _run(work: Work, coordinator: Coordinator, step: Step, observer: Callable[[E
     plan = Plan(work.scope, revision, [step], redact=_redactor(work), stale_after=work.settings.stale_after)
     markers = coordinator.markers(work.scope)
     try:
-        run(plan, coordinator, timeout=work.settings.boot_timeout, observer=observer)
+        run(plan, coordinator, timeout=work.settings.boot_timeout, observer=observer, floor=floor(work))
     finally:
         markers.reset(step.name, revision)
     for known in markers.view().records:

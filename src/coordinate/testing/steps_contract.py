@@ -117,6 +117,12 @@ class UnwillingStepsContract(Contract, sealed=True):
             steps.run(plan, coordinator, timeout=60, blocking=False)
         assert time.monotonic() - started < 40
 
+    def test_a_plan_may_know_of_tokens_that_nobody_claimed(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """Left elsewhere, by leaders of a store that has forgotten its tokens since."""
+        floor = 1 << 40
+        assert steps.run(one_step(lambda _: None), open_coordinator(), floor=floor) is steps.Outcome.RAN
+        assert stored(open_coordinator()).token > floor
+
     def test_who_does_not_wait_declines_at_once(self, open_coordinator: Callable[[], Coordinator]) -> None:
         """However patient the step is: waiting for one that can is what it was told not to do."""
 
