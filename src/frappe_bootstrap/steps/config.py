@@ -24,11 +24,15 @@ class Config:
         """Return the step."""
         return Step("config", self._configure, verify=self.amiss)
 
-    def refresh(self, coordinator: Coordinator, timeout: float) -> None:
-        """Write the common config if it is not what the environment says, although the revision is done."""
+    def refresh(self, coordinator: Coordinator, timeout: float, *, blocking: bool = True) -> None:
+        """Write the common config if it is not what the environment says, although the revision is done.
+
+        Raises:
+            Contended: somebody else has the site, and ``blocking`` is False.
+        """
         if self.amiss() is None:
             return
-        with own(self._work, coordinator, timeout) as lease:
+        with own(self._work, coordinator, timeout, blocking=blocking) as lease:
             lease.check()
             config_files.write_common(self._work.settings)
         self._work.log("config", "common_site_config.json written: the environment has changed")
