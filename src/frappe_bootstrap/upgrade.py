@@ -25,6 +25,7 @@ def close(work: Work, context: StepContext) -> None:
     """
     mode = work.settings.upgrade_mode
     if work.created or mode == "live":
+        _note_change(context)
         return
     if mode == "refuse":
         refuse(f"site {work.settings.site} would have to be migrated, and UPGRADE_MODE=refuse forbids it", EXIT_UPGRADE)
@@ -39,6 +40,12 @@ def close(work: Work, context: StepContext) -> None:
             maintenance.restore(context)
         raise
     maintenance.mark(context, CHANGED)
+    _note_change(context)
+
+
+def _note_change(context: StepContext) -> None:
+    """Record that there may be effects from here on: an attempt that ended before has changed nothing for anybody."""
+    context.note(**{CHANGED: "1"})
 
 
 def reopen(work: Work, context: StepContext) -> None:
