@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate import connect
+from coordinate.errors import StepFailed
+from coordinate.steps import Budget, Outcome, Plan, Step, run
+from coordinate.types import MarkerState
+from frappe_bootstrap import repair, settings
+from frappe_bootstrap.bench import Bench
+from frappe_bootstrap.waiting import Stop
+from frappe_bootstrap.work import Work
 from tests.frappe.conftest import LIMIT, Fleet
 from tests.frappe.test_maintenance import closed, flags, set_config
 from tests.standin.fleet import Gate
@@ -94,3 +101,31 @@ def test_retry_clears_nothing_while_somebody_is_at_work_and_says_who(
     assert code == 0, err
     assert ("cleared nothing" in out) == (not flag)
     assert (fleet.record("migrate", "2") == {}) == bool(flag)
+
+
+@pytest.mark.parametrize("led", [False, True])
+def test_a_repair_clears_failures_unless_somebody_leads_by_then(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, *, led: bool
+) -> None:
+    """Whoever waits for the lease has it an instant after the repair: its record is its own business."""
+    chosen = settings.load(environ)
+    work = Work(chosen, Bench(chosen, Stop(), {}), lambda *_: None)
+
+    def fail(_: object) -> None:
+        """Fail as a creation may."""
+        raise RuntimeError
+
+    with connect(f"memory://repair-{led}") as coordinator, connect(f"memory://repair-{led}") as other:
+        with pytest.raises(StepFailed):
+            run(Plan(work.scope, "1", [Step("site", fail)], Budget(failures=1)), coordinator)
+
+        def repaired(*_: object, **__: object) -> Outcome:
+            """Do nothing but what may happen right after it."""
+            if led:
+                other.lease(work.scope).acquire(60)
+            return Outcome.RAN
+
+        monkeypatch.setattr(repair, "run", repaired)
+        repair.repair(work, coordinator)
+        record = coordinator.markers(work.scope).view().find("site", "1")
+        assert (record is not None and record.state is MarkerState.FAILED) == led
