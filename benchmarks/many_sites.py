@@ -13,6 +13,7 @@ import argparse
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -26,10 +27,12 @@ def boot(fleet: Fleet, replicas: int, **environ: str) -> float:
     """Boot replicas to their ends and return the seconds that all of them took."""
     started = time.monotonic()
     children = [fleet.start(**environ) for _ in range(replicas)]
-    for child in children:
-        _, told = child.communicate()
+    with ThreadPoolExecutor(replicas) as pool:
+        # All at once: whoever has filled the pipe of its log stands still, and others may wait for it.
+        told = list(pool.map(lambda child: child.communicate()[1], children))
+    for child, log in zip(children, told, strict=True):
         if child.returncode:
-            sys.exit(told)
+            sys.exit(log)
     return time.monotonic() - started
 
 

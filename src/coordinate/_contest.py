@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from coordinate._waiting import Wait
     from coordinate.backend import Backend
     from coordinate.lease import Lease
-    from coordinate.types import AcquireAnswer
+    from coordinate.types import AcquireAnswer, LeaseRecord
 
 log = logging.getLogger("coordinate")
 
@@ -133,12 +133,22 @@ class Contest:
     def _out_of_time(self) -> AcquireTimeout | BackendUnavailable:
         if self._error is not None:
             return self._error
-        message = f"lease {self._lease.name} not acquired within {self._timeout:g} s: {self._reason()}"
-        return AcquireTimeout(message)
+        reason = self.obstacle or "held by somebody else"
+        return AcquireTimeout(f"lease {self._lease.name} not acquired within {self._timeout:g} s: {reason}")
 
-    def _reason(self) -> str:
-        if isinstance(self._answer, Quarantined):
-            return "the store is quarantined after a failover or restart"
-        if isinstance(self._answer, Held) and self._answer.record is not None:
-            return f"held by {self._answer.record.owner}"
-        return "held by somebody else"
+    @property
+    def obstacle(self) -> str:
+        """Return what the last attempt found in the way; "": nothing, or the store gave no usable answer."""
+        if self._error is not None:
+            return ""
+        match self._answer:
+            case Quarantined():
+                return "the store is quarantined after a failover or restart"
+            case Held():
+                return f"held by {'somebody else' if self.holder is None else self.holder.owner}"
+        return ""
+
+    @property
+    def holder(self) -> LeaseRecord | None:
+        """Return who held the lease at the last attempt; None: nobody, or the store did not say."""
+        return self._answer.record if isinstance(self._answer, Held) else None

@@ -8,6 +8,7 @@
     ├── BackendUnavailable (ConnectionError)  no usable answer: unreachable, timed out, or reply lost
     │   └── CredentialsUnavailable       the URL's credential provider failed; the store was not asked
     ├── AcquireTimeout (TimeoutError)    somebody else held the lease for as long as we were told to wait
+    ├── Contended                        it is somebody else's turn, and we were told not to stand in line
     ├── WaitTimeout (TimeoutError)       any other wait reached its deadline
     ├── LeaseLost                        the lease is no longer ours: stop the work it protected
     │   └── LeaseInDoubt                 the connection that keeps it is interrupted: it may be ours again soon
@@ -31,7 +32,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from coordinate.types import Loss, MarkerRecord
+    from coordinate.types import LeaseRecord, Loss, MarkerRecord
 
 __all__ = [
     "AcquireTimeout",
@@ -39,6 +40,7 @@ __all__ = [
     "BackendUnavailable",
     "CommandFailed",
     "ConfigError",
+    "Contended",
     "CoordinateError",
     "CorruptRecord",
     "CredentialsUnavailable",
@@ -88,6 +90,34 @@ class AcquireTimeout(CoordinateError, TimeoutError):
     """The lease was held by somebody else until the wait ended."""
 
     exit_code = 75
+
+
+class Contended(CoordinateError):
+    """It is somebody else's turn at this instant, and we were told not to wait for it (``blocking=False``).
+
+    No failure: nothing was tried that counts against anybody, and a later call may find the work done, or free. Not
+    promised: that it still is somebody else's by the time that this is raised.
+
+    Args:
+        message: what is not ours, and who or what is in the way.
+        holder: who holds the lease; None: the store does not say, is quarantined, or it is not the lease.
+        since: wall-clock seconds at which the step that is under way was begun; 0: none is, or nobody looked.
+        retry_after: seconds before which it makes no sense to come again; 0: it may be free at any instant.
+    """
+
+    exit_code = 75
+
+    def __init__(
+        self, message: str, holder: LeaseRecord | None = None, since: float = 0.0, retry_after: float = 0.0
+    ) -> None:
+        super().__init__(message, holder, since, retry_after)
+        self.message = message
+        self.holder = holder
+        self.since = since
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class WaitTimeout(CoordinateError, TimeoutError):

@@ -17,7 +17,7 @@ from coordinate import _identity
 from coordinate._cohort import Cohort
 from coordinate._contest import Contest
 from coordinate._holding import Holding
-from coordinate.errors import BackendUnavailable, ConfigError, LeaseLost
+from coordinate.errors import BackendUnavailable, ConfigError, Contended, LeaseLost
 from coordinate.types import Grant, Granted, Loss, LossReason
 
 if TYPE_CHECKING:
@@ -90,21 +90,26 @@ class Lease(Holding):
 
     # Getting and giving back
 
-    def acquire(self, timeout: float = 3600.0, *, floor: int = 0) -> Lease:
+    def acquire(self, timeout: float = 3600.0, *, floor: int = 0, blocking: bool = True) -> Lease:
         """Wait for the lease and return it; it never returns without it.
 
         Args:
             timeout: longest wait in seconds; ``math.inf`` waits for ever.
             floor: the token will be greater than this.
+            blocking: False: never stand in line; only a store that gives no usable answer is borne until the end.
 
         Raises:
             AcquireTimeout: somebody else held it all the time.
+            Contended: somebody else holds it, or the store is quarantined, and we were told not to wait for that.
             BackendUnavailable: the store gave no usable answer at the end, or not for ``outage`` seconds.
             Interrupted: a signal asked this process to stop.
         """
         contest = self.contest(timeout, floor=floor)
         with contest:
             while not contest.attempt():
+                if not blocking and contest.obstacle:
+                    message = f"lease {self.name} is not to be had now: {contest.obstacle}"
+                    raise Contended(message, contest.holder)
                 contest.sleep()
         return self
 

@@ -17,6 +17,7 @@ from coordinate._names import check_name, check_revision
 from coordinate.errors import (
     AcquireTimeout,
     BackendUnavailable,
+    Contended,
     LeaseLost,
     StaleToken,
     StepDeclined,
@@ -137,8 +138,15 @@ def run(
     timeout: float = 3600.0,
     observer: Callable[[Event], object] | None = None,
     lead: bool = True,
+    blocking: bool = True,
+    floor: int = 0,
 ) -> Outcome:
     """Bring the plan about together with the rest of the fleet and return when all of it is done.
+
+    Whoever has several plans does not want to stand in line for one of them while another is free. With
+    ``blocking=False`` a plan is led to its end, found done, or left at once with `Contended`; then the next one's turn
+    comes, and later this one's again. A step of our own takes its time all the same, and a store that gives no usable
+    answer is borne as always: that says nothing about others.
 
     Args:
         plan: the same in every member.
@@ -146,19 +154,35 @@ def run(
         timeout: longest time in seconds to wait for others; a step of our own is bounded by its own timeout.
         observer: called with each `Event`; must not block.
         lead: False: only wait for the others; the lease is never asked for.
+        blocking: False: never wait for others, nor for another attempt after a failure of our own.
+        floor: tokens are greater than this, and than any that was claimed: where else a token may have been left.
 
     Raises:
+        Contended: told not to wait, and it is somebody else's turn; no failure. Come again after its ``retry_after``.
         StepFailed: the failure budget of a step is spent, or it was refused for good, here or elsewhere.
         StepDeclined: this member cannot do a step, and nobody else did.
         WaitTimeout: not done within ``timeout`` although somebody leads.
         BackendUnavailable: a store gave no usable answer until the end of the wait.
         Interrupted: a signal asked this process to stop; its step was stopped first.
+
+    Example:
+        >>> from coordinate import connect
+        >>> from coordinate.errors import Contended
+        >>> with connect("memory://") as coordinator, coordinator.lease("shop") as somebody_else:
+        ...     for scope in ("shop", "wiki"):
+        ...         plan = Plan(scope, "v2", [Step("migrate", lambda context: None)])
+        ...         try:
+        ...             print(scope, run(plan, coordinator, blocking=False).value)
+        ...         except Contended as contended:
+        ...             print(scope, "is held" if contended.holder else "is not to be had")
+        shop is held
+        wiki ran
     """
     check_revision(plan.revision)
     for step in plan.steps:
         check_name(step.name, "step")
     member = Member(plan, coordinator, timeout, observer or _ignore)
-    member.leads = lead
+    member.leads, member.blocking, member.floor = lead, blocking, floor
     return member.run()
 
 
@@ -177,10 +201,10 @@ class Member:
         self._born_wall = self._clock.wall()
         self.ends_at = self._clock.now() + timeout
         self._not_before = 0.0
-        self._floor = 0
+        self.floor = 0
         self._waited_for = ""
         self.unled = False
-        self.leads = True
+        self.leads = self.blocking = True
         self._dark_since: float | None = None
         self._declined: dict[str, StepDeclined] = {}
         self._seen: MarkerView | None = None
@@ -218,8 +242,8 @@ class Member:
         return record.fingerprint != step.fingerprint or self.plan.budget.allows(record, self._born_wall)
 
     def decline(self, step: Step, declined: StepDeclined) -> None:
-        """Remember that another member has to do a step; raise at once if it is of no use to wait for one."""
-        if declined.patience <= 0:
+        """Remember that another member has to do a step; raise at once if we do not wait for one."""
+        if declined.patience <= 0 or not self.blocking:
             raise declined
         self._declined[step.name] = declined
         self._still_since = self._clock.now()
@@ -251,7 +275,7 @@ class Member:
         also = tuple(
             (backend, self.markers.topic) for backend in {self.coordinator.backend, self.coordinator.marker_backend}
         )
-        contest = lease.contest(self.ends_at - self._clock.now(), floor=self._floor, also=also)
+        contest = lease.contest(self.ends_at - self._clock.now(), floor=self.floor, also=also)
         with contest:
             while True:
                 view = self._view_or_none()
@@ -259,7 +283,7 @@ class Member:
                     return None
                 self._bear_standstill(view)
                 may_stand = view is not None and self._may_stand(view)
-                contest.floor = self._floor
+                contest.floor = self.floor
                 contest.unled = self.unled = view is not None and self._is_unled(view)
                 if may_stand and contest.attempt():
                     return lease
@@ -280,7 +304,7 @@ class Member:
             return False
         claim = view.claim
         if claim is not None:
-            self._floor = max(self._floor, claim.token)
+            self.floor = max(self.floor, claim.token)
         return True
 
     def _waits_for_another(self, view: MarkerView | None) -> StepDeclined | None:
@@ -306,7 +330,18 @@ class Member:
         if now - self._still_since >= declined.patience:
             raise declined
 
+    def _leave_the_line(self, contest: Contest, view: MarkerView | None) -> None:
+        """Raise if others are in the way and we are not to wait for them; an outage is nobody's turn, and is borne."""
+        obstacle = contest.obstacle if self.leads else "this member only waits for others"
+        if self.blocking or view is None or not obstacle:
+            return
+        revision = self.plan.revision
+        begun = {record.token: record.started for record in view.records if record.state is MarkerState.IN_PROGRESS}
+        message = f"{self.plan.scope}: revision {revision} is not done and not ours to do now: {obstacle}"
+        raise Contended(message, contest.holder, begun[max(begun)] if begun else 0.0)
+
     def _sleep(self, contest: Contest, view: MarkerView | None) -> None:
+        self._leave_the_line(contest, view)
         contest.not_before = self._not_before
         leader = str(view.claim.owner) if view is not None and view.claim is not None else "somebody"
         if leader != self._waited_for:
@@ -333,13 +368,17 @@ class Member:
         except LeaseLost as lost:
             self.tell("lost", token=lease.grant.token if lost.loss else 0, text=str(lost))
         except StaleToken as stale:
-            self._floor = max(self._floor, stale.floor)
+            self.floor = max(self.floor, stale.floor)
             self.tell("stale", text=str(stale))
         except BackendUnavailable as error:
             self._note_outage(error)
         except TryAgain as again:
-            self._not_before = self._clock.now() + max(self.plan.budget.pause, again.pause)
+            pause = max(self.plan.budget.pause, again.pause)
+            self._not_before = self._clock.now() + pause
             self.tell("waiting", text=str(again))
+            if not self.blocking:
+                message = f"{self.plan.scope}: {again}"
+                raise Contended(message, retry_after=pause) from again
         return None
 
 

@@ -15,6 +15,7 @@ from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.front import Front
 from frappe_bootstrap.one_site import Site
 from frappe_bootstrap.operation import STEPS
+from frappe_bootstrap.owning import own
 from frappe_bootstrap.reporting import Reporter
 from frappe_bootstrap.sites import Sites
 from frappe_bootstrap.steps.mirrors import SHARED_SCOPE
@@ -112,7 +113,7 @@ def _boot_several(several: Sequence[Site], coordinator: Coordinator, stop: Stop,
         raise next(iter(failed.values()))
     shared = steps.shared_plan(work, tuple(failed))._replace(redact=reporter.redact)
     if chosen.operation.leads and any(site.has_forgotten for site in several):
-        _forget(shared, coordinator, chosen.boot_timeout)
+        _forget(work, shared, coordinator)
     run(shared, coordinator, timeout=chosen.boot_timeout, observer=reporter.event, lead=chosen.operation.leads)
     steps.Mirrors(work).restore(coordinator)
     return f"{len(several) - len(failed)} of {len(several)} sites"
@@ -130,11 +131,10 @@ def _follow(several: Sequence[Site]) -> dict[str, CoordinateError]:
     return failed
 
 
-def _forget(plan: Plan, coordinator: Coordinator, timeout: float) -> None:
+def _forget(work: Work, plan: Plan, coordinator: Coordinator) -> None:
     """Have a plan done again: a site has turned out not to be at the revision, or the name stands for other code."""
-    lease, markers = coordinator.lease(plan.scope), coordinator.markers(plan.scope)
-    lease.acquire(timeout)
-    with lease:
+    markers = coordinator.markers(plan.scope)
+    with own(work, coordinator, work.settings.boot_timeout, scope=plan.scope) as lease:
         for step in plan.steps:
             lease.check()
             markers.reset(step.name, plan.revision)

@@ -30,7 +30,8 @@ MEANINGS = {
     "64": "usage",
     "69": "a server was not available within WAIT_TIMEOUT; the reasons are in the log",
     "70": "an error of ours",
-    "75": "the lease for a change of the configuration or the volume was not to be had in time",
+    "75": "the lease for a change of the configuration or the volume was not to be had in time, or `retry` "
+    "has found somebody at work",
     "76": "a step failed, or took longer than its timeout, as often as the fleet tries; its last lines are in the log",
     "78": "settings: every bad or missing variable, unusable folder or file of the volume is in the log",
     "79": "the lease was lost and not regained",

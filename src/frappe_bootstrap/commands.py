@@ -13,10 +13,10 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from coordinate import connect
-from coordinate.errors import ConfigError, CoordinateError
+from coordinate.errors import ConfigError, Contended, CoordinateError
 from coordinate.steps import Budget, Plan, Step, run
 from coordinate.types import MarkerState
-from frappe_bootstrap import codes, plan, repair, settings, status, steps, volume
+from frappe_bootstrap import codes, owning, plan, repair, settings, status, steps, volume
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.maintenance import Maintenance
 from frappe_bootstrap.reporting import Redactor
@@ -27,7 +27,7 @@ from frappe_bootstrap.work import Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from coordinate import Coordinator
+    from coordinate import Coordinator, Lease, Markers
     from frappe_bootstrap.settings import Settings
 
 
@@ -135,22 +135,47 @@ def _open(work: Work, coordinator: Coordinator) -> str:
         return f"site {work.settings.site} is not in maintenance of ours; nothing to restore"
     revision = f"repair {dt.datetime.now(dt.UTC).isoformat(timespec='seconds')}"
     step = Step("repair", maintenance.restore, timeout=work.settings.step_timeout)
-    run(Plan(work.scope, revision, [step], Budget(failures=1)), coordinator, timeout=work.settings.wait_timeout)
+    whole, limit = Plan(work.scope, revision, [step], Budget(failures=1)), work.settings.wait_timeout
+    run(whole, coordinator, timeout=limit, floor=owning.floor(work))
     return f"site {work.settings.site}: maintenance and scheduler are as they were before the upgrade"
 
 
 def _retry(works: list[Work], coordinator: Coordinator, words: Sequence[str]) -> str:
-    """Clear what the fleet has given up at this revision; what unsuccessful attempts have noted stays."""
+    """Clear what the fleet has given up at this revision; what unsuccessful attempts have noted stays.
+
+    Nobody may lead meanwhile: what was begun since our look would be cleared, or recorded on top of what we clear.
+    """
     work = _one(works, words)
-    cleared = []
-    for scope in (work.scope, SHARED_SCOPE):
-        markers = coordinator.markers(scope)
-        for record in markers.view().records:
-            wanted = record.state is MarkerState.FAILED or ("--done" in words and record.state is MarkerState.DONE)
-            if wanted and record.revision == work.settings.revision and markers.reset(record.step, record.revision):
-                cleared.append(record.step)
+    states = {MarkerState.FAILED, MarkerState.DONE} if "--done" in words else {MarkerState.FAILED}
+    with ExitStack() as stack:
+        leases = [(scope, stack.enter_context(_free(work, coordinator, scope))) for scope in (work.scope, SHARED_SCOPE)]
+        cleared = [step for scope, lease in leases for step in _clear(work, coordinator.markers(scope), lease, states)]
     what = ", ".join(cleared) or "nothing, no step was given up"
     return f"site {work.settings.site}, revision {work.settings.revision}: cleared {what}"
+
+
+def _free(work: Work, coordinator: Coordinator, scope: str) -> Lease:
+    """Return the lease, unless somebody is at work.
+
+    Raises:
+        Contended: somebody is; it says who.
+    """
+    try:
+        return owning.own(work, coordinator, work.settings.wait_timeout, scope=scope, blocking=False)
+    except Contended as contended:
+        message = f"somebody is at work, so nothing was cleared; try again when that has ended: {contended}"
+        raise Contended(message, contended.holder) from contended
+
+
+def _clear(work: Work, markers: Markers, lease: Lease, states: set[MarkerState]) -> list[str]:
+    """Reset the steps of this revision that are in one of these states; return their names."""
+    cleared = []
+    for record in markers.view().records:
+        if record.revision == work.settings.revision and record.state in states:
+            lease.check()
+            if markers.reset(record.step, record.revision):
+                cleared.append(record.step)
+    return cleared
 
 
 def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> str:
@@ -158,9 +183,8 @@ def _release(works: list[Work], coordinator: Coordinator, _: Sequence[str]) -> s
     chosen = works[0].settings
     with ExitStack() as stack:
         leases = []
-        for scope in (*(work.scope for work in works), SHARED_SCOPE):
-            lease = coordinator.lease(scope)
-            lease.acquire(chosen.wait_timeout)
+        for work, scope in (*((work, work.scope) for work in works), (works[0], SHARED_SCOPE)):
+            lease = owning.own(work, coordinator, chosen.wait_timeout, scope=scope)
             leases.append(stack.enter_context(lease))
 
         def check() -> None:

@@ -82,7 +82,7 @@ class Front:
         return Snapshot(
             state=state,
             revision=self._chosen.revision,
-            host=os.uname().nodename,
+            host=self._coordinator.settings.holder or os.uname().nodename,
             elapsed=time.monotonic() - self._started,
             message=message,
             sites=tuple(self._rows[name] for name in self._chosen.names if name in self._rows),

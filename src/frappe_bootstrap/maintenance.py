@@ -45,6 +45,10 @@ class Maintenance:
         settings = self._work.settings
         return _journal(config_files.read(settings.sites / settings.site / "site_config.json"))
 
+    def token(self) -> int:
+        """Return the token of the leader that has closed the site, 0 if it is open: no lower one may open it."""
+        return _token(_journal(config_files.read_or_empty(self._work.site_config)))
+
     def on(self, context: StepContext) -> None:
         """Close the site and pause its scheduler; return when every web process must have noticed.
 
@@ -100,8 +104,7 @@ class Maintenance:
         def checked(before: dict[str, object]) -> dict[str, object]:
             """Check under the file's lock: a newer leader's token is in the journal."""
             check()
-            token = (_journal(before) or {}).get("token", 0)
-            if isinstance(token, int) and token > lease.token:
+            if _token(_journal(before)) > lease.token:
                 refuse("a newer leader has taken the site's maintenance over", EXIT_UNSETTLED)
             return change(before)
 
@@ -111,6 +114,11 @@ class Maintenance:
 def _journal(config: dict[str, object]) -> dict[str, object] | None:
     found = config.get(JOURNAL)
     return found if isinstance(found, dict) else None
+
+
+def _token(journal: dict[str, object] | None) -> int:
+    found = (journal or {}).get("token", 0)
+    return found if isinstance(found, int) else 0
 
 
 def _opened(before: dict[str, object]) -> dict[str, object]:

@@ -12,6 +12,7 @@ from frappe_bootstrap import revisions, steps
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind, State
 from frappe_bootstrap.maintenance import Maintenance
+from frappe_bootstrap.owning import floor, own
 from frappe_bootstrap.steps.creation import rotate
 from frappe_bootstrap.waiting import bear_outages
 
@@ -45,22 +46,26 @@ class Site:
         self._coordinator = coordinator
         self._stop = stop
         self._reporter = reporter
+        self._blocking = True
         self._state = State(Kind.ABSENT)
         self.seen = 0
         """Token of the newest leader that this revision knows; what comes with a higher one is another revision's."""
 
-    def bring_about(self, timeout: float, *, believe: bool = False) -> Outcome:
+    def bring_about(self, timeout: float, *, believe: bool = False, blocking: bool = True) -> Outcome:
         """Return when the site is at the revision.
 
         Args:
             timeout: longest wait for others, in seconds.
             believe: a record that says done was made since we started, after its maker had looked.
+            blocking: False: never stand in line for the site.
 
         Raises:
+            Contended: it is somebody else's turn, and we were told not to wait for that.
             CoordinateError: it is not.
         """
         limit, log = self.work.settings.wait_timeout, self._reporter.line
         before = bear_outages(self.markers.view, limit, self._stop, log).claim
+        self._blocking = blocking
         outcome = self._bring_about(timeout, believe=believe)
         after = bear_outages(self.markers.view, limit, self._stop, log)
         tokens = [record.token for record in after.records if record.revision == self.plan.revision]
@@ -73,7 +78,7 @@ class Site:
         while True:
             if not believe and not self._may_run(timeout):
                 return first
-            outcome = run(self.plan, self._coordinator, timeout=timeout, observer=self._reporter.event, lead=leads)
+            outcome = self._run(timeout, leads=leads)
             if believe or outcome is Outcome.RAN:
                 return outcome
             if outcome is Outcome.ALREADY_DONE:
@@ -81,10 +86,22 @@ class Site:
             # Others have done it, perhaps with another image of that name: the database tells.
             first = outcome
         if leads:
-            steps.Config(self.work).refresh(self._coordinator, timeout)
+            steps.Config(self.work).refresh(self._coordinator, timeout, blocking=self._blocking)
             self._tidy(timeout)
         steps.Mirrors.of_site(self.work).restore(self._coordinator)
         return first
+
+    def _run(self, timeout: float, *, leads: bool) -> Outcome:
+        """Bring the plan about with the fleet."""
+        return run(
+            self.plan,
+            self._coordinator,
+            timeout=timeout,
+            observer=self._reporter.event,
+            lead=leads,
+            blocking=self._blocking,
+            floor=floor(self.work),
+        )
 
     def records(self) -> tuple[bool, MarkerRecord | None]:
         """Return whether all is done, and the first step that is not.
@@ -163,9 +180,7 @@ class Site:
         maintenance = Maintenance(self.work)
         if not self._state.rotated and maintenance.journal() is None:
             return
-        lease = self._coordinator.lease(self.work.scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self.work, self._coordinator, timeout, blocking=self._blocking) as lease:
             state = self._look()
             if state.kind is not Kind.HEALTHY:
                 refuse(f"site {self.name} was at revision {self.work.settings.revision}, and is {state} now")
@@ -183,9 +198,7 @@ class Site:
 
     def _forget(self, timeout: float) -> None:
         """Take back records that the database contradicts: it was restored, or the name stands for another schema."""
-        lease = self._coordinator.lease(self.work.scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self.work, self._coordinator, timeout, blocking=self._blocking) as lease:
             state = self._look()
             verdict = revisions.judge(self.work.settings, state) if state.kind is Kind.HEALTHY else None
             undone = revisions.is_undone(self.work.settings, state, self.markers.view())

@@ -7,12 +7,15 @@ attempts cleared, so that the fleet may boot. Not promised: anything about what 
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from coordinate.errors import Contended
 from coordinate.steps import Plan, Step, run
 from coordinate.types import MarkerState
 from frappe_bootstrap.codes import refuse
 from frappe_bootstrap.inspection import Kind
+from frappe_bootstrap.owning import floor, own
 from frappe_bootstrap.steps.creation import Creation
 
 if TYPE_CHECKING:
@@ -57,12 +60,15 @@ def _run(work: Work, coordinator: Coordinator, step: Step, observer: Callable[[E
     plan = Plan(work.scope, revision, [step], redact=_redactor(work), stale_after=work.settings.stale_after)
     markers = coordinator.markers(work.scope)
     try:
-        run(plan, coordinator, timeout=work.settings.boot_timeout, observer=observer)
+        run(plan, coordinator, timeout=work.settings.boot_timeout, observer=observer, floor=floor(work))
     finally:
         markers.reset(step.name, revision)
-    for known in markers.view().records:
-        if known.step == step.name and known.state is MarkerState.FAILED:
-            markers.reset(known.step, known.revision)
+    # Who leads by now tries again already; what it has begun must not be cleared.
+    with suppress(Contended), own(work, coordinator, work.settings.wait_timeout, blocking=False) as lease:
+        for known in markers.view().records:
+            if known.step == step.name and known.state is MarkerState.FAILED:
+                lease.check()
+                markers.reset(known.step, known.revision)
 
 
 def _redactor(work: Work) -> Callable[[str], str]:

@@ -42,7 +42,8 @@ class Room:
 
     Args:
         web_port: page and 503 for everything; 0: not served.
-        health_port: ``/livez``, ``/readyz``, ``/status.json``, ``/metrics``; 0: not served.
+        health_port: ``/livez``, ``/readyz``, ``/status.json``, ``/metrics``; page and 503 for everything else until
+            this container is ready, so that a service of its own may show it; 0: not served.
         look: returns what is to be shown; called from the room's own threads, at most once a second.
         log: gets a line when a port cannot be had.
     """
@@ -136,7 +137,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path in HEALTH_PATHS:
             self._health(path)
-        elif self.server.web:
+        elif self.server.web or not self.server.room.snapshot().ready:
             self._wait_please(path)
         else:
             self._say(404, "text/plain", b"not found\n")

@@ -38,7 +38,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     Args:
         state: ``starting``, ``waiting``, ``leading``, ``failed``, ``serving`` or ``unready``.
         revision: that this container brings about.
-        host: which container this is.
+        host: which container this is, as others see it: POD_NAME where that is set, else the host's name.
         elapsed: seconds since it started.
         message: what it waits for, in words.
         sites: what the markers say.

@@ -4,6 +4,8 @@ A site has a lease, a claim and records of its own, so one that fails stops no o
 once is bounded by slots, leases of their own (``frappe/.slots/<n>``). A slot is taken before a site's lease and never
 waited for while a site is held, so nobody can wait in a circle. It bounds the load and protects nothing: what a site's
 work may do is decided by the site's lease alone, also if a slot is lost in the middle. A dead holder's slot lapses.
+Nobody stands in line for a site either: one that another container got an instant earlier is left, and its turn comes
+again; meanwhile others may be free.
 """
 
 from __future__ import annotations
@@ -12,7 +14,15 @@ import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from coordinate.errors import BackendUnavailable, CoordinateError, Interrupted, StepDeclined, StepFailed, WaitTimeout
+from coordinate.errors import (
+    BackendUnavailable,
+    Contended,
+    CoordinateError,
+    Interrupted,
+    StepDeclined,
+    StepFailed,
+    WaitTimeout,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,6 +34,8 @@ if TYPE_CHECKING:
     from frappe_bootstrap.waiting import Stop
 
 _PAUSE = 0.3
+_COME_BACK = 1.0
+"""Seconds until another look at a site that was somebody else's when we asked for it."""
 
 
 class Declined(NamedTuple):
@@ -55,6 +67,8 @@ class Sites:
         self._failed: dict[str, CoordinateError] = {}
         self._declined: dict[str, Declined] = {}
         self._waited_for: set[str] = set()
+        self._not_before: dict[str, float] = {}
+        """When to come back to a site that was somebody else's."""
         self._slot: Lease | None = None
         self._born = time.time()
         """By the clock that others record by: it is compared with their records, as a budget does."""
@@ -90,7 +104,7 @@ class Sites:
 
     def _next(self) -> Site | None:
         """Return a site that can be worked on now; those that are done or given up are pending no more."""
-        for site in list(self._pending):
+        for site in self._due():
             done, undone = site.records()
             if done:
                 self._finish(site)
@@ -103,6 +117,11 @@ class Sites:
             else:
                 self._waited_for.add(site.name)
         return None
+
+    def _due(self) -> list[Site]:
+        """Return the pending sites but those that were somebody else's a moment ago."""
+        now = time.monotonic()
+        return [site for site in self._pending if now >= self._not_before.get(site.name, 0.0)]
 
     def _finish(self, site: Site) -> None:
         """Look at a site that is done, unless it was done since we came, and by an image like ours."""
@@ -117,9 +136,12 @@ class Sites:
 
     def _attempt(self, site: Site, *, believe: bool = False) -> None:
         try:
-            site.bring_about(self._settings.boot_timeout, believe=believe)
+            site.bring_about(self._settings.boot_timeout, believe=believe, blocking=False)
         except Interrupted:
             raise
+        except Contended as contended:
+            # No failure; whoever has it may well be ready with it when we come back.
+            self._not_before[site.name] = time.monotonic() + max(_COME_BACK, contended.retry_after)
         except StepDeclined as declined:
             self._decline(site, declined)
         except BackendUnavailable as error:

@@ -35,6 +35,7 @@ def close(work: Work, context: StepContext) -> None:
     """
     check(work)
     if work.created or work.settings.upgrade_mode == "live":
+        _note_change(context)
         return
     maintenance = Maintenance(work)
     try:
@@ -47,6 +48,12 @@ def close(work: Work, context: StepContext) -> None:
             maintenance.restore(context)
         raise
     maintenance.mark(context, CHANGED)
+    _note_change(context)
+
+
+def _note_change(context: StepContext) -> None:
+    """Record that there may be effects from here on: an attempt that ended before has changed nothing for anybody."""
+    context.note(**{CHANGED: "1"})
 
 
 def reopen(work: Work, context: StepContext) -> None:

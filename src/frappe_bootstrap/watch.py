@@ -3,7 +3,8 @@
     python -m frappe_bootstrap.watch SCOPE=TOKEN...
 
 Newer is what a leader has begun after this container's boot, under a token above the one that it saw then, for another
-revision: from the beginning of its migration on, until the record is cleared. What was refused has changed nothing.
+revision: from the beginning of its migration on, until the record is cleared. What was refused has changed nothing, and
+neither has an attempt that ended before its first effect and left the site open.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from coordinate import connect
 from coordinate.errors import BackendUnavailable
-from coordinate.types import Verdict
+from coordinate.types import MarkerState, Verdict
 from frappe_bootstrap import assets_cache, settings
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.front import Front
+from frappe_bootstrap.maintenance import CHANGED
 from frappe_bootstrap.operation import STEPS
 from frappe_bootstrap.waiting import Stop
 
@@ -45,8 +47,15 @@ def newer(records: tuple[MarkerRecord, ...], revision: str, token: int) -> str:
         and record.token > token
         and record.step in _EFFECTS
         and record.verdict is not Verdict.REFUSED
+        and not _is_undone(record)
     ]
     return max(found, key=lambda record: record.token).revision if found else ""
+
+
+def _is_undone(record: MarkerRecord) -> bool:
+    """Return whether an attempt has ended, and neither it nor an earlier one has changed the site or left it closed."""
+    ended = record.state in {MarkerState.FAILED, MarkerState.INTERRUPTED}
+    return ended and not record.notes.get(CHANGED) and not record.notes.get("maintenance")
 
 
 def newer_in_database(record: SiteRecord, revision: str, token: int) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import threading
-import time
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
+from coordinate import connect
+from coordinate.testing import eventually
+from frappe_bootstrap import settings
+from frappe_bootstrap.front import Front
 from frappe_bootstrap.room import Room
 from frappe_bootstrap.room_page import SiteRow, Snapshot, duration, html, metrics
 from frappe_bootstrap.status import StepStatus
@@ -120,10 +125,31 @@ def test_probes_over_http(rooms: Rooms) -> None:
     text = rooms.ask("/metrics", health=True)[2]
     assert 'frappe_bootstrap_step_done{site="shop",step="config"} 1' in text
     assert 'frappe_bootstrap_ready{revision="image:2"} 0' in text
-    assert rooms.ask("/app", health=True)[0] == 404
     rooms.shown = Snapshot("serving", "image:2", "pod-1", 60.0)
-    time.sleep(1.1)
-    assert rooms.ask("/readyz", health=True)[0] == 200
+    eventually(lambda: rooms.ask("/readyz", health=True)[0] == 200, what="ready")
+
+
+def test_the_health_port_shows_the_page_until_the_container_is_ready(rooms: Rooms) -> None:
+    """A service of that port never reaches a command, of whatever revision; who is ready has nothing to show there."""
+    for state in ("waiting", "failed", "unready"):
+        rooms.shown = msgspec.structs.replace(WAITING, state=state)
+        eventually(lambda state=state: rooms.ask("/readyz", health=True)[2] == f"{state}\n", what=state)
+        status, headers, text = rooms.ask("/app/home", health=True, Accept="text/html")
+        assert (status, headers["Retry-After"]) == (503, "5")
+        assert "Database migration" in text
+        assert rooms.ask("/api/method/ping", health=True)[1]["Content-Type"].startswith("application/json")
+    rooms.shown = msgspec.structs.replace(WAITING, state="serving")
+    eventually(lambda: rooms.ask("/app", health=True)[0] == 404, what="no page any more")
+    assert rooms.ask("/app")[0] == 503
+
+
+@pytest.mark.parametrize(("pod", "shown"), [("pod-7", "pod-7"), ("", os.uname().nodename)])
+def test_the_page_names_the_pod(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, pod: str, shown: str) -> None:
+    """As other members name it; with the host's network all pods of a node have the host's name."""
+    monkeypatch.setenv("POD_NAME", pod)
+    with connect("memory://the-page-names-the-pod") as coordinator:
+        snapshot = Front(settings.load(environ), coordinator, ("config",)).look()
+    assert f"Revision v1 · {shown} · starting</p>" in html(snapshot, 5)
 
 
 def test_labels_of_metrics_are_quoted() -> None:

@@ -131,6 +131,38 @@ def test_a_newer_revision_makes_it_unready_until_its_record_is_cleared(fleet: Fl
     assert child.returncode == 128 + signal.SIGTERM
 
 
+def test_an_upgrade_that_is_given_up_before_its_first_effect_leaves_the_older_revision_ready(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """Its hook fails, or it is stopped while it closes the site; one that has changed something does not."""
+    child = fleet.start("sleep", "600", **SUPERVISED)
+    read_until(child, "starting sleep")
+    go = tmp_path / "go"
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\nuntil [ -e {go} ]; do sleep 0.05; done\nexit 3\n")
+    hook.chmod(0o755)
+    failing = fleet.start("echo", "serving", IMAGE_REV="2", PRE_MIGRATE_HOOK=str(hook))
+    read_until(child, "revision 2 has begun its work")
+    go.touch()
+    failing.communicate(timeout=LIMIT)
+    assert failing.returncode == 76
+    eventually(lambda: said(fleet).get("state") == "serving", within=60, what="serving after the hook has failed")
+    closing = fleet.start("echo", "serving", IMAGE_REV="3", MAINTENANCE_WAIT_SECS="600")
+    read_until(closing, "in maintenance")
+    read_until(child, "revision 3 has begun its work")
+    closing.terminate()
+    closing.communicate(timeout=LIMIT)
+    eventually(lambda: said(fleet).get("state") == "serving", within=60, what="serving after the stop")
+    assert fleet.run("echo", "serving", IMAGE_REV="4", STANDIN_FAIL="migrate:after_patches")[0] == 76
+    read_until(child, "revision 4 has begun its work")
+    assert fleet.record("migrate", "4")["notes"]["changed"] == "1"
+    with connect(f"file://{fleet.sites}/.frappe_bootstrap") as coordinator:
+        assert watch.newer(coordinator.markers("frappe/s1").view().records, "registry/image:1", 1) == "4"
+    eventually(lambda: said(fleet).get("state") == "unready", within=60, what="unready")
+    child.terminate()
+    child.communicate(timeout=LIMIT)
+
+
 def test_a_newer_revision_stops_the_command_where_that_is_asked_for(fleet: Fleet) -> None:
     """ON_UPGRADE=stop: it gets SIGTERM and its own time; 87 says why the container ended."""
     child = fleet.start(sys.executable, "-c", LISTENER, **SUPERVISED, ON_UPGRADE="stop")
@@ -156,9 +188,17 @@ def test_the_database_tells_of_a_newer_revision_whose_records_are_elsewhere() ->
 
 
 def test_what_was_refused_or_only_configured_is_no_newer_revision() -> None:
-    """It has changed nothing that an older revision would notice; what was begun and stopped has."""
-    made = MarkerRecord("migrate", "2", MarkerState.INTERRUPTED, token=6)
+    """It has changed nothing that an older revision would notice; what is under way may have, or may be about to."""
+    made = MarkerRecord("migrate", "2", MarkerState.INTERRUPTED, token=6, notes={"changed": "1", "maintenance": "{}"})
     assert watch.newer((made,), "1", 5) == "2"
+    for notes in ({"changed": "1"}, {"changed": "1", "maintenance": ""}, {"maintenance": "{}"}):
+        assert watch.newer((msgspec.structs.replace(made, notes=notes),), "1", 5) == "2"
+    for notes in ({}, {"maintenance": ""}):
+        undone = msgspec.structs.replace(made, notes=notes)
+        assert watch.newer((undone,), "1", 5) == ""
+        assert watch.newer((msgspec.structs.replace(undone, state=MarkerState.FAILED),), "1", 5) == ""
+        for state in (MarkerState.IN_PROGRESS, MarkerState.DONE):
+            assert watch.newer((msgspec.structs.replace(undone, state=state),), "1", 5) == "2"
     for other in (
         {"token": 5},
         {"revision": "1"},

@@ -13,7 +13,7 @@ import coordinate
 from coordinate import _entry_points, _names, _plugins, _wire, config, errors
 from coordinate._identity import mint
 from coordinate.errors import BackendUnavailable, ConfigError, CorruptRecord, PluginError
-from coordinate.types import Claim, Loss, LossReason, MarkerRecord, MarkerState
+from coordinate.types import Claim, LeaseRecord, Loss, LossReason, MarkerRecord, MarkerState, Owner
 from coordinate.url import Host, parse
 
 if TYPE_CHECKING:
@@ -214,9 +214,12 @@ def test_every_error_can_be_pickled_and_has_one_root() -> None:
     refused = pickle.loads(pickle.dumps(errors.StepRefused("no", 81)))  # noqa: S301
     declined = pickle.loads(pickle.dumps(errors.StepDeclined("not here", 82, 3.0)))  # noqa: S301
     assert (refused.exit_code, declined.exit_code, declined.patience) == (81, 82, 3.0)
+    holder = LeaseRecord("job", 7, Owner("n"), 30.0)
+    contended = pickle.loads(pickle.dumps(errors.Contended("held", holder, 5.0, 1.0)))  # noqa: S301
+    assert (contended.holder, contended.since, contended.retry_after) == (holder, 5.0, 1.0)
     codes = {name: getattr(errors, name).exit_code for name in errors.__all__}
     assert codes["BackendUnavailable"] == 69
-    assert codes["AcquireTimeout"] == 75
+    assert codes["AcquireTimeout"] == codes["Contended"] == 75
     assert codes["StepFailed"] == 76
     assert codes["ConfigError"] == 78
     assert codes["LeaseLost"] == 79

@@ -1,4 +1,4 @@
-"""Contract of steps that cannot be done: by nobody, by this member, not in time, or not on top of what is left."""
+"""Contract of steps that cannot be done: by nobody, by this member, not in time, not now, or not on what is left."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from coordinate import steps
 from coordinate._following import Follower
-from coordinate.errors import CommandFailed, StepDeclined, StepFailed, StepRefused, WaitTimeout
+from coordinate.errors import CommandFailed, Contended, StepDeclined, StepFailed, StepRefused, WaitTimeout
 from coordinate.testing.contract import Contract
 from coordinate.testing.kit import eventually
 from coordinate.types import MarkerState, Verdict
@@ -63,6 +63,76 @@ class UnwillingStepsContract(Contract, sealed=True):
             assert steps.run(plan, open_coordinator(), timeout=60.0) is steps.Outcome.RAN
             assert follower.result(60) in {steps.Outcome.WAITED, steps.Outcome.ALREADY_DONE}
         assert ran == ["led"]
+
+    def test_who_does_not_wait_is_told_who_is_at_work_and_finds_the_result_later(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """While another member is at work, so without any wait for it; nothing of that one is disturbed."""
+        begun, go_on = threading.Event(), threading.Event()
+        led: list[str] = []
+        ours = one_step(lambda _: led.append("ours"))
+
+        def work(_: steps.StepContext) -> None:
+            begun.set()
+            assert go_on.wait(60)
+
+        impatient = open_coordinator()
+        with ThreadPoolExecutor(1) as pool:
+            leader = pool.submit(steps.run, one_step(work), open_coordinator(), timeout=60)
+            try:
+                assert begun.wait(60)
+                for lead in (True, False):
+                    with pytest.raises(Contended) as contended:
+                        steps.run(ours, impatient, timeout=60, lead=lead, blocking=False)
+                    assert contended.value.since == stored(impatient).started
+                    holder = contended.value.holder
+                    assert (holder is not None and str(holder.owner) in str(contended.value)) == lead
+                with pytest.raises(Contended, match="held by"):
+                    impatient.lease("site").acquire(60, blocking=False)
+            finally:
+                go_on.set()
+            assert leader.result(60) is steps.Outcome.RAN
+        assert steps.run(ours, impatient, blocking=False) is steps.Outcome.ALREADY_DONE
+        assert led == []
+        record = stored(impatient)
+        assert (record.attempts, record.failures, record.crashes) == (1, 0, 0)
+
+    def test_who_does_not_wait_leads_what_is_free_and_leaves_what_has_to_be_tried_again(
+        self, open_coordinator: Callable[[], Coordinator]
+    ) -> None:
+        """A failure within the budget is recorded, and another plan's turn comes; the last one is a failure."""
+        coordinator = open_coordinator()
+
+        def fail(_: steps.StepContext) -> None:
+            message = "no"
+            raise RuntimeError(message)
+
+        plan = one_step(fail)._replace(budget=steps.Budget(failures=2, pause=40.0))
+        started = time.monotonic()
+        with pytest.raises(Contended, match="failed") as contended:
+            steps.run(plan, coordinator, timeout=60, blocking=False)
+        assert (contended.value.retry_after, stored(coordinator).failures) == (40.0, 1)
+        assert steps.run(one_step(lambda _: None, "r2"), coordinator, blocking=False) is steps.Outcome.RAN
+        with pytest.raises(StepFailed):
+            steps.run(plan, coordinator, timeout=60, blocking=False)
+        assert time.monotonic() - started < 40
+
+    def test_a_plan_may_know_of_tokens_that_nobody_claimed(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """Left elsewhere, by leaders of a store that has forgotten its tokens since."""
+        floor = 1 << 40
+        assert steps.run(one_step(lambda _: None), open_coordinator(), floor=floor) is steps.Outcome.RAN
+        assert stored(open_coordinator()).token > floor
+
+    def test_who_does_not_wait_declines_at_once(self, open_coordinator: Callable[[], Coordinator]) -> None:
+        """However patient the step is: waiting for one that can is what it was told not to do."""
+
+        def decline(_: steps.StepContext) -> None:
+            message = "no key here"
+            raise StepDeclined(message)
+
+        with pytest.raises(StepDeclined, match="no key here"):
+            steps.run(one_step(decline), open_coordinator(), timeout=60, blocking=False)
+        assert stored(open_coordinator()).state is MarkerState.INTERRUPTED
 
     def test_a_command_may_have_a_limit_below_that_of_its_step(
         self, open_coordinator: Callable[[], Coordinator]

@@ -9,6 +9,7 @@ from coordinate.errors import ConfigError
 from coordinate.steps import Step
 from frappe_bootstrap import image, volume
 from frappe_bootstrap.maintenance import Maintenance
+from frappe_bootstrap.owning import own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,9 +52,7 @@ class Assets:
         """Link the assets although the revision is done: the volume may have been back at the original image."""
         if not self.linked or self.amiss() is None:
             return
-        lease = coordinator.lease(scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self._work, coordinator, timeout, scope=scope) as lease:
             try:
                 volume.link(self._sites, self._baked, lease.check)
             except OSError as error:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from coordinate.steps import Step
 from frappe_bootstrap import config_files
+from frappe_bootstrap.owning import own
 
 if TYPE_CHECKING:
     from coordinate import Coordinator
@@ -23,13 +24,15 @@ class Config:
         """Return the step."""
         return Step("config", self._configure, verify=self.amiss)
 
-    def refresh(self, coordinator: Coordinator, timeout: float) -> None:
-        """Write the common config if it is not what the environment says, although the revision is done."""
+    def refresh(self, coordinator: Coordinator, timeout: float, *, blocking: bool = True) -> None:
+        """Write the common config if it is not what the environment says, although the revision is done.
+
+        Raises:
+            Contended: somebody else has the site, and ``blocking`` is False.
+        """
         if self.amiss() is None:
             return
-        lease = coordinator.lease(self._work.scope)
-        lease.acquire(timeout)
-        with lease:
+        with own(self._work, coordinator, timeout, blocking=blocking) as lease:
             lease.check()
             config_files.write_common(self._work.settings)
         self._work.log("config", "common_site_config.json written: the environment has changed")
