@@ -50,7 +50,6 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
     (driver.TryAgainError, "the keys of this name are moving between servers; they are together again in a moment"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
-    (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.MovedError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.AskError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.MasterDownError, "this is a replica that has lost its primary: name the primary in the URL"),
@@ -73,6 +72,7 @@ _BY_WORD = (
     ("user executing the script", _RIGHTS),
     ("max number of clients", "the server is full: raise maxclients, or close other programs' connections"),
     ("DB index is out of range", "the server has fewer databases: take another number in the URL"),
+    ("not allowed when used memory", "the server has no memory left: raise maxmemory"),
     ("FLOOR", "set the clock of the Redis server, or find out why the marker store holds so great a token"),
     ("MISCONF", "the server cannot save to its disk and refuses writes: see its log"),
     (

@@ -80,7 +80,7 @@ class Leases:
 
         def talk(line: Line) -> tuple[Reply, bytes]:
             reply = ask(line)
-            if reply == []:
+            if reply == [] or self._set_back(line, reply):
                 line.node.ask_who(line)
                 reply = ask(line)
             line.unsure = False
@@ -98,6 +98,10 @@ class Leases:
             return Granted(grant)
         return _refusal(name, cast("list[Reply]", reply))
 
+    def _set_back(self, line: Line, reply: Reply) -> bool:
+        """Return whether an answer shows that the server's clock was set back since it said until when to wait."""
+        return isinstance(reply, list) and len(reply) == 1 and self._census.overtaken(line, cast(int, reply[0]))
+
     def _spread_grant(self, line: Line, name: str, nonce: str) -> None:
         """Wait for the replicas that a grant is to survive with; take it back if they do not answer."""
         try:
@@ -110,7 +114,7 @@ class Leases:
     def _confirm(self, line: Line) -> None:
         durability = self._server.options.durability
         if durability != "none":
-            replicas = line.known.replicas if durability == "all" else 1
+            replicas = (line.known.replicas or 0) if durability == "all" else 1
             line.confirm(max(1, replicas), self._server.options.timeout / 2)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:

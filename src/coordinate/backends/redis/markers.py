@@ -34,7 +34,7 @@ class Markers:
         def talk(line: Line) -> Reply:
             reply = line.run(script, keys, args)
             try:
-                line.confirm(line.known.replicas, self._server.options.timeout / 2)
+                line.confirm(line.known.replicas or 0, self._server.options.timeout / 2)
             except NotReplicated:
                 # Asked only now: most servers have no replicas, or replicas that answer.
                 if self._durable():

@@ -40,14 +40,20 @@ class Known(NamedTuple):
     Args:
         incarnation: identity of its state; empty where the server hides it.
         until: server time in microseconds before which nobody new gets a lease.
-        replicas: how many are connected.
+        replicas: how many are connected; None where the server hides it.
         alone: records about it that its replicas may not have; before a new lease they must.
+        wait: microseconds: no more than this is ever left until ``until``, unless the clock is set back.
+        refusal: why its record could not be written; before a new lease it must.
+        hidden: it refused to say any of this.
     """
 
     incarnation: bytes = b""
     until: int = 0
-    replicas: int = 0
+    replicas: int | None = None
     alone: tuple[bytes, ...] = ()
+    wait: int = 0
+    refusal: str = ""
+    hidden: bool = False
 
 
 class Call(NamedTuple):
