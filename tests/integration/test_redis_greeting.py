@@ -9,6 +9,7 @@ import pytest
 
 from coordinate._identity import mint
 from coordinate.backends.redis import incarnation
+from coordinate.backends.redis.node import SILENCE
 from coordinate.errors import BackendUnavailable
 from coordinate.testing.lease_port import granted
 from coordinate.types import Capability, Quarantined, Renewed
@@ -188,3 +189,50 @@ def test_a_successor_whose_clock_is_behind_does_not_prolong_the_wait(backend: Re
     answer = backend.acquire("another", mint(), 5)
     assert isinstance(answer, Quarantined)
     assert 29 < answer.retry_after <= 30 + LAG + 1.001
+
+
+# What a busy connection is believed
+
+
+def test_a_reply_tells_of_the_time_of_its_request(backend: RedisBackend, admin: redis.Redis) -> None:
+    """A thread that stood still before it gave the connection back has heard nothing meanwhile."""
+    granted(backend, "job")
+    node = backend._server.node(b"")
+    line = node.take()
+    line.ask(b"PING")
+    promote(admin)
+    time.sleep(2 * SILENCE)
+    node.put(line)
+    assert isinstance(backend.acquire("another", mint(), 30), Quarantined)
+
+
+def test_a_thread_that_stands_still_before_its_request_has_it_checked(
+    backend: RedisBackend, admin: redis.Redis
+) -> None:
+    """Also when the connection was in use a moment before it was taken."""
+    granted(backend, "job")
+    line = backend._server.node(b"").take()
+    assert line.expected == b""
+    promote(admin)
+    time.sleep(2 * SILENCE)
+    assert line.expected == line.known.incarnation != b""
+    backend._server.node(b"").put(line)
+
+
+def test_a_request_that_checks_nothing_proves_nothing(backend: RedisBackend, admin: redis.Redis) -> None:
+    """A release after a silence does not look who the server is: the next grant does."""
+    grant = granted(backend, "job")
+    time.sleep(2 * SILENCE)
+    promote(admin)
+    assert backend.release(grant)
+    assert isinstance(backend.acquire("another", mint(), 30), Quarantined)
+
+
+def test_a_late_reply_does_not_prove_what_the_server_is_now(backend: RedisBackend) -> None:
+    """It may have been on its way, or unread, for as long as it took."""
+    granted(backend, "job")
+    node = backend._server.node(b"")
+    line = node.take()
+    line.ask(b"DEBUG", b"SLEEP", b"%g" % (2 * SILENCE))
+    assert line.expected == line.known.incarnation != b""
+    node.put(line)

@@ -175,7 +175,7 @@ def test_a_busy_connection_to_a_deposed_primary_is_left_too(group: Replicated, s
     grant = granted(backend, "job")
     switch(group, sentinels)
     for line in backend._server._node._spare:
-        line.heard_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        line.seen_at = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert backend.renew([grant]) == [Renewed(30)]
     backend.close()
 

@@ -67,7 +67,7 @@ class RedisBackend(Backend):
         self._census = census
         self._keys = Keys(namespace)
         self._leases = Leases(server, self._keys, census)
-        self._markers = Markers(server, self._keys, self._promises_durable_markers)
+        self._markers = Markers(server, self._keys, self._may_promise_durable_markers)
         self._capabilities: frozenset[Capability] | None = None
         self._asked_at = 0
 
@@ -120,8 +120,12 @@ class RedisBackend(Backend):
             return "the server does not show how it persists: allow +config|get and +info"
         return super().lacks(capability)
 
-    def _promises_durable_markers(self) -> bool:
-        return Capability.DURABLE_MARKERS in self.capabilities
+    def _may_promise_durable_markers(self) -> bool:
+        """Return False only if the servers have said so: while they cannot be asked, somebody may rely on it."""
+        try:
+            return Capability.DURABLE_MARKERS in self._settled()
+        except BackendUnavailable:
+            return True
 
     @property
     def store_id(self) -> str:

@@ -10,6 +10,7 @@ from coordinate.backends.redis import scripts
 from coordinate.backends.redis.beliefs import Belief, Beliefs, Proof
 from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.node import call
+from coordinate.backends.redis.replicas import confirm_grant
 from coordinate.backends.redis.rounds import Round, Rounds
 from coordinate.errors import BackendUnavailable, CoordinateError, CorruptRecord
 from coordinate.types import (
@@ -76,16 +77,19 @@ class Leases:
         def ask(line: Line) -> Reply:
             self._census.prepare(line)
             until = b"0" if asking.unled else b"%d" % line.known.until
-            return line.run(scripts.ACQUIRE, keys, (*args, until, line.expected))
+            expected = line.expected
+            reply = line.run(scripts.ACQUIRE, keys, (*args, until, expected))
+            if reply != []:
+                line.verify(expected)
+            return reply
 
         def talk(line: Line) -> tuple[Reply, bytes]:
             reply = ask(line)
             if reply == [] or self._set_back(line, reply):
                 line.node.ask_who(line)
                 reply = ask(line)
-            line.unsure = False
             if isinstance(reply, bytes):
-                self._spread_grant(line, name, owner.nonce)
+                self._spread_grant(line, name)
             return reply, line.known.incarnation
 
         # A waiter whose turn has come asks after a long silence: its request looks at the server's life itself.
@@ -102,20 +106,20 @@ class Leases:
         """Return whether an answer shows that the server's clock was set back since it said until when to wait."""
         return isinstance(reply, list) and len(reply) == 1 and self._census.overtaken(line, cast(int, reply[0]))
 
-    def _spread_grant(self, line: Line, name: str, nonce: str) -> None:
-        """Wait for the replicas that a grant is to survive with; take it back if they do not answer."""
+    def _spread_grant(self, line: Line, name: str) -> None:
+        """Wait for the replicas that a grant is to survive with.
+
+        Without them it stands, for the owner that asks again, or until it expires. A request that takes it back might
+        arrive late, and end what that owner was granted next.
+        """
         try:
             self._confirm(line)
         except NotReplicated as error:
-            self._release(line, name, nonce)
-            message = f"lease {name!r} on {self._server.url} not granted: {error}; it was taken back"
+            message = f"lease {name!r} on {self._server.url} not granted: {error}; asking again is safe"
             raise BackendUnavailable(message) from error
 
     def _confirm(self, line: Line) -> None:
-        durability = self._server.options.durability
-        if durability != "none":
-            replicas = (line.known.replicas or 0) if durability == "all" else 1
-            line.confirm(max(1, replicas), self._server.options.timeout / 2)
+        confirm_grant(line, self._server.options)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Extend leases, many in one request; restore those that a server lost with its memory."""
