@@ -180,6 +180,28 @@ def test_a_busy_connection_to_a_deposed_primary_is_left_too(group: Replicated, s
     backend.close()
 
 
+def test_a_primary_that_lacks_replicas_is_asked_for_anew(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """Cut off, it still calls itself one, and refuses each renewal: its successor renews instead."""
+    backend = on(sentinels)
+    grant = granted(backend, "job")
+    group.wait_until_replicated()
+    old, (new,) = group.primary, group.replicas
+    group.promote(new)
+    with old.client() as client:
+        client.config_set("min-replicas-to-write", 1)
+        eventually(lambda: client.info("replication")["connected_slaves"] == 0, what="the loss of the replica")
+        for sentinel in sentinels:
+            sentinel.named = new.port
+        (refused,) = backend.renew([grant])
+        assert isinstance(refused, Unknown)
+        assert "too few replicas" in refused.why
+        assert backend.renew([grant]) == [Renewed(30)]
+        client.config_set("min-replicas-to-write", 0)
+    group.follow(old)
+    group.wait_until_replicated()
+    backend.close()
+
+
 def test_waiting_channels_break_when_the_primary_changes(group: Replicated, sentinels: list[FakeSentinel]) -> None:
     """What is published from then on is published elsewhere."""
     backend = on(sentinels)

@@ -29,6 +29,11 @@ def was_refused(error: Exception) -> bool:
     return isinstance(error.__context__, ConnectionRefusedError)
 
 
+def lacks_replicas(error: Exception) -> bool:
+    """Return whether a server takes no writes for want of replicas: it may be cut off, and deposed already."""
+    return "NOREPLICAS" in str(error)
+
+
 class NoCredentials(driver.RedisError):
     """The credential provider failed; nothing was sent."""
 
