@@ -66,6 +66,8 @@ class Markers:
             if found is not None and _is_done(found):
                 message = f"step {record.step!r} of {record.revision!r} is done already"
                 raise AlreadyDone(message)
+            if found is not None and _is_late(record, found):
+                return
             unchanged = [messages.modified(claim, _revision(claimed)), messages.modified(key, _revision(found))]
             if self._write(what, unchanged, messages.put(key, value)):
                 return
@@ -131,6 +133,13 @@ def _claim(found: Message) -> Claim:
 def _is_done(found: Message) -> bool:
     try:
         return _wire.decode(MarkerRecord, bytes(found.value)).state is MarkerState.DONE
+    except CorruptRecord:
+        return False
+
+
+def _is_late(record: MarkerRecord, found: Message) -> bool:
+    try:
+        return record.late_for(_wire.decode(MarkerRecord, bytes(found.value)))
     except CorruptRecord:
         return False
 
