@@ -65,6 +65,8 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "check the host name in the URL"),
 )
 _BY_WORD = (
+    ("look-ups of", "check the name server: it does not answer"),
+    ("new thread", "there is no room for another thread: see ulimit -u, and the container's limit of processes"),
     ("cluster support disabled", "this server is no Cluster: write redis:// instead of redis+cluster://"),
     ("non local key", "a slot is moving between servers of the Cluster; asking again is safe"),
     ("Hostname mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
