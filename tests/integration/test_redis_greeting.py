@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from redis.exceptions import ResponseError
 
 from coordinate._identity import mint
 from coordinate.backends.redis import incarnation
-from coordinate.backends.redis.node import SILENCE
+from coordinate.backends.redis.node import SILENCE, Line
 from coordinate.errors import BackendUnavailable
 from coordinate.testing.lease_port import granted
 from coordinate.types import Capability, Quarantined, Renewed
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import redis
 
     from coordinate.backends.redis import RedisBackend
-    from coordinate.backends.redis.node import Line
+    from coordinate.backends.redis.wires import Reply
     from tests.servers import RedisServer
 
 LAG = 1
@@ -124,6 +125,50 @@ def test_info_that_is_allowed_later_is_noticed_by_the_next_connection(server: Re
     assert Capability.FAILOVER in backend.capabilities
     assert recognised(backend, admin)
     backend.close()
+
+
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Commands to which servers say that a script blocks them."""
+    ask, commands = Line.ask, list[bytes]()
+
+    def ask_busy(line: Line, *parts: bytes) -> Reply:
+        if parts[0] in commands:
+            message = "BUSY Redis is busy running a script."
+            raise ResponseError(message)
+        return ask(line, *parts)
+
+    monkeypatch.setattr(Line, "ask", ask_busy)
+    return commands
+
+
+def test_a_setting_that_cannot_be_asked_for_now_is_not_taken_for_hidden(
+    backend: RedisBackend, admin: redis.Redis, busy: list[bytes]
+) -> None:
+    """What depends on it is not promised, and asked for again."""
+    admin.config_set("appendonly", "yes")
+    admin.config_set("appendfsync", "always")
+    busy.append(b"CONFIG")
+    assert Capability.DURABLE_MARKERS not in backend.capabilities
+    with pytest.raises(BackendUnavailable, match="BUSY"):
+        backend.doctor()
+    busy.clear()
+    assert Capability.DURABLE_MARKERS in backend.capabilities
+
+
+def test_a_wait_is_not_noted_by_a_guess(backend: RedisBackend, admin: redis.Redis, busy: list[bytes]) -> None:
+    """For how long an isolated primary goes on is asked for again, where it could not be said."""
+    granted(backend, "job")
+    admin.config_set("min-replicas-max-lag", 600)
+    promote(admin)
+    backend._server.close()
+    busy.append(b"CONFIG")
+    with pytest.raises(BackendUnavailable, match="BUSY"):
+        backend.acquire("another", mint(), 30)
+    busy.clear()
+    answer = backend.acquire("another", mint(), 30)
+    assert isinstance(answer, Quarantined)
+    assert answer.retry_after > 600
 
 
 # Two at once

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
+from coordinate.backends.redis.failures import is_momentary
 from coordinate.types import Finding
 
 if TYPE_CHECKING:
@@ -214,7 +215,9 @@ def _permitted(line: Line, *words: bytes) -> Reply:
     """Return a reply; None where the server forbids or does not know the command."""
     try:
         return line.ask(*words)
-    except ResponseError:
+    except ResponseError as error:
+        if is_momentary(error):
+            raise
         return None
 
 

@@ -16,6 +16,16 @@ DRIVER_ERRORS = (driver.RedisError, OSError, UnicodeError)
 """Everything that talking to a server may raise; a host name that cannot be encoded is a UnicodeError."""
 
 
+_MOMENTARY = (
+    driver.OutOfMemoryError,
+    driver.ReadOnlyError,
+    driver.MasterDownError,
+    driver.ClusterError,
+    driver.TryAgainError,
+    driver.AskError,
+)
+
+
 class NotReplicated(Exception):
     """Too few replicas confirmed a write in time; it stands on the primary."""
 
@@ -27,6 +37,11 @@ class NoPrimary(driver.ConnectionError):
 def was_refused(error: Exception) -> bool:
     """Return whether nobody listened at the address, so that no request can have been executed."""
     return isinstance(error.__context__, ConnectionRefusedError)
+
+
+def is_momentary(error: Exception) -> bool:
+    """Return whether a server refuses for a reason that passes: it says nothing of what it can do, or hides."""
+    return isinstance(error, _MOMENTARY) or str(error).startswith(("BUSY", "MISCONF", "NOREPLICAS"))
 
 
 def lacks_replicas(error: Exception) -> bool:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from redis.exceptions import AskError, MovedError, NoPermissionError, ReadOnlyError, ResponseError
 
 from coordinate.backends.redis import scripts
+from coordinate.backends.redis.failures import is_momentary
 from coordinate.backends.redis.node import Known, call
 
 if TYPE_CHECKING:
@@ -208,7 +209,12 @@ def _lag(line: Line) -> int:
         reply = cast("list[bytes]", line.ask(b"CONFIG", b"GET", b"min-replicas-max-lag"))
         # 0 switches the check off: then nothing bounds how long an isolated primary goes on, as by default.
         return int(reply[1]) or DEFAULT_LAG
-    except (ResponseError, IndexError, ValueError):
+    except ResponseError as error:
+        if is_momentary(error):
+            # A guess would be noted, and be too short where more is configured.
+            raise
+        return DEFAULT_LAG
+    except (IndexError, ValueError):
         return DEFAULT_LAG
 
 
