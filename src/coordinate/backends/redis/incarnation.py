@@ -80,21 +80,19 @@ class Census:
         """Return whether a server that lost its memory is recognised and waited out."""
         return self._mode != _OFF and not self.hidden
 
-    def allow(self, ttl: float) -> bool:
-        """Note a lease length; True if it is longer than any before, so that connections have to be greeted again."""
-        if ttl <= self._longest:
-            return False
-        self._longest = ttl
-        return True
+    def allow(self, ttl: float) -> None:
+        """Note that leases may be this long: connections that are opened from now on tell their servers at once."""
+        self._longest = max(self._longest, ttl)
 
-    def prepare(self, line: Line) -> None:
-        """See to it that whoever succeeds the server has its record, before a lease counts on that.
+    def prepare(self, line: Line, ttl: float) -> None:
+        """See to it that whoever succeeds the server has its record, before a lease of this length counts on that.
 
         Raises:
             NotReplicated: a replica that is connected did not take it: promoted, it would let new owners in.
             redis.ResponseError: the server itself cannot take it.
         """
-        if (line.known.hidden and not self.hidden) or line.known.refusal:
+        if line.known.longest < ttl or line.known.refusal or (line.known.hidden and not self.hidden):
+            # What another connection has noted, or is about to, says nothing about this one.
             line.node.ask_who(line)
         if line.known.refusal:
             # Its memory may be enough again for the lease, a moment later, but then nobody would know of it.
@@ -131,15 +129,16 @@ class Census:
     def _greet(self, line: Line, tags: Sequence[str]) -> Known:
         if self.hidden and line.known.hidden:
             return line.known
+        longest = self._longest
         try:
-            notes = self._look(line, [self._keys.incarnation(tag) for tag in tags])
+            notes = self._look(line, [self._keys.incarnation(tag) for tag in tags], longest)
         except ReadOnlyError:
             raise
         except ResponseError as error:
             if not _hides_info(line, error):
                 raise
             self._note_hidden(error)
-            return Known(hidden=True)
+            return Known(hidden=True, longest=math.inf)
         self.hidden = False
         known = Known(
             notes[0].incarnation,
@@ -148,6 +147,7 @@ class Census:
             tuple(note.key for note in notes if note.alone),
             max(int(note.wait) for note in notes),
             next((note.refusal.decode(errors="replace") for note in notes if note.refusal), ""),
+            longest=longest,
         )
         if known.until and any(note.written for note in notes):
             log.warning("%s has another incarnation: new owners of leases wait", line.node.address.place)
@@ -162,22 +162,26 @@ class Census:
                 error,
             )
 
-    def _look(self, line: Line, keys: Sequence[bytes]) -> list[_Note]:
+    def _look(self, line: Line, keys: Sequence[bytes], longest: float) -> list[_Note]:
         """Return what the records say, after noting in them what is new."""
-        notes = self._ask(line, keys, b"", b"")
+        words = (self._mode, b"%d" % round(longest * 1000))
+        notes = self._ask(line, keys, words, b"", b"")
         lag = b""
         for word in _NEWS:
             news = [key for key, note in notes.items() if note == word]
             if news:
                 lag = lag or b"%d" % _lag(line)
                 until = max((int(note.until) for note in notes.values() if isinstance(note, _Note)), default=None)
-                notes |= self._ask(line, news, lag, b"" if until is None else b"%d" % until)
+                notes |= self._ask(line, news, words, lag, b"" if until is None else b"%d" % until)
         found = [note for note in notes.values() if isinstance(note, _Note)]
         return found or [_note(b"", line.run(scripts.GREET, (), (_OFF, b"0", b"", b"", b"")))]
 
-    def _ask(self, line: Line, keys: Sequence[bytes], lag: bytes, until: bytes) -> dict[bytes, _Note | bytes]:
-        words = (self._mode, b"%d" % round(self._longest * 1000), lag, line.node.identity.encode(), until)
-        answers = line.run_all(scripts.GREET, [call((key,), *words) for key in keys])
+    @staticmethod
+    def _ask(
+        line: Line, keys: Sequence[bytes], words: tuple[bytes, bytes], lag: bytes, until: bytes
+    ) -> dict[bytes, _Note | bytes]:
+        args = (*words, lag, line.node.identity.encode(), until)
+        answers = line.run_all(scripts.GREET, [call((key,), *args) for key in keys])
         notes: dict[bytes, _Note | bytes] = {}
         for key, answer in zip(keys, answers, strict=True):
             if isinstance(answer, AskError) and not isinstance(answer, MovedError):

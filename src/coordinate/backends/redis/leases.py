@@ -67,15 +67,13 @@ class Leases:
 
     def acquire(self, name: str, owner: Owner, ttl: float, asking: Asking) -> AcquireAnswer:
         """Grant, or say why not."""
-        if self._census.allow(ttl):
-            # Servers have to know before they grant it: connections are greeted when they are opened.
-            self._server.close()
+        self._census.allow(ttl)
         keys, milliseconds = self._keys.lease(name), b"%d" % max(1, round(ttl * 1000))
         args = (owner.nonce.encode(), milliseconds, b"%d" % asking.floor, _wire.encode(owner), asking.channel)
         sent = SYSTEM.now()
 
         def ask(line: Line) -> Reply:
-            self._census.prepare(line)
+            self._census.prepare(line, ttl)
             until = b"0" if asking.unled else b"%d" % line.known.until
             expected = line.expected
             reply = line.run(scripts.ACQUIRE, keys, (*args, until, expected))

@@ -46,6 +46,7 @@ class Known(NamedTuple):
         wait: microseconds: no more than this is ever left until ``until``, unless the clock is set back.
         refusal: why its record could not be written; before a new lease it must.
         hidden: it refused to say any of this.
+        longest: seconds: its record says that leases may be as long as this.
     """
 
     incarnation: bytes = b""
@@ -55,6 +56,7 @@ class Known(NamedTuple):
     wait: int = 0
     refusal: str = ""
     hidden: bool = False
+    longest: float = 0.0
 
 
 class Call(NamedTuple):
