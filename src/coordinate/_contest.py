@@ -19,6 +19,9 @@ log = logging.getLogger("coordinate")
 
 LOOK_AFTER = 0.002
 """Seconds past a holder's expiry at which a waiter looks: earlier would be in vain."""
+QUARANTINE_LOOK = 5.0
+"""Seconds after which a waiter looks again at a store that is quarantined. Nobody tells when that ends sooner than was
+said: the server's clock may be set right, or the wait be counted anew. A holder's end is told, or was promised."""
 _RETRY_UNAVAILABLE = 0.25
 """Seconds between attempts while the store gives no usable answer."""
 
@@ -89,8 +92,10 @@ class Contest:
         match self._answer:
             case Granted():
                 return True
-            case Held(retry_after=seconds) | Quarantined(retry_after=seconds):
+            case Held(retry_after=seconds):
                 self._look_at = now + seconds + LOOK_AFTER
+            case Quarantined(retry_after=seconds):
+                self._look_at = now + min(seconds + LOOK_AFTER, QUARANTINE_LOOK)
         if self._wait is None or queue is None:
             # Not in line yet: open the channel first, then ask again, so that no release falls in between.
             self._look_at = now if self._listen() else self._look_at

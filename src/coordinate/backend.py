@@ -211,6 +211,8 @@ class Backend(ABC):
     def put_marker(self, scope: str, record: MarkerRecord, token: int) -> None:
         """Store the record if ``token`` is the claimed one. Repeating the same record is accepted.
 
+        What is `MarkerRecord.late_for` the stored record changes nothing: nobody waits for its answer any more.
+
         Raises:
             StaleToken: another token is claimed.
             AlreadyDone: the stored record of this step and revision is done, and this is not that very record.

@@ -208,6 +208,25 @@ class MarkerRecord(msgspec.Struct, frozen=True):
     """Of a failed step: whether whoever recorded the failure expected another attempt."""
     v: int = 1
 
+    def late_for(self, stored: MarkerRecord) -> bool:
+        """Return whether this is progress of an attempt of whose end, or of whose successor, ``stored`` tells.
+
+        A request may be delayed on its way and arrive after those that were sent later. Stores keep nothing late.
+
+        Example:
+            >>> begun = MarkerRecord("migrate", "r1", MarkerState.IN_PROGRESS, 7, attempts=1)
+            >>> ended = MarkerRecord("migrate", "r1", MarkerState.FAILED, 7, attempts=1, finished=1700000000.0)
+            >>> begun.late_for(ended)
+            True
+        """
+        if self.state is not MarkerState.IN_PROGRESS:
+            return False
+        if (self.token, self.fingerprint) != (stored.token, stored.fingerprint) or self.started > stored.started:
+            return False
+        # Without an end in time it is no end: an operator has forgiven an attempt that may be under way.
+        ended = stored.state is not MarkerState.IN_PROGRESS and stored.finished > 0
+        return self.attempts < stored.attempts or (self.attempts == stored.attempts and ended)
+
 
 class MarkerView(msgspec.Struct, frozen=True):
     """One consistent-enough reading of a scope: its claim, then its records."""

@@ -407,7 +407,7 @@ def test_a_record_whose_slot_moves_is_not_written_in_a_leases_stead(cluster: Clu
     cluster.begin_move(low, source, target)
     try:
         cluster.move_keys(low, source, target)
-        one._census.prepare(line)
+        one._census.prepare(line, line.known.longest)
         assert line.known.alone == ()
     finally:
         node.put(line)

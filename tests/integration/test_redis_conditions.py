@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from coordinate._identity import mint
 from coordinate.backend import StoreSettings
@@ -20,13 +22,15 @@ from coordinate.testing import eventually
 from coordinate.testing.lease_port import granted
 from coordinate.types import Granted, Renewed
 from coordinate.url import parse
-from tests.servers import RedisServer, free_port, redis_server
+from tests.servers import PATIENCE, RedisServer, free_port, redis_server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
 LEASE = "t:{l:job}:lease"
+_NOBODYS_PORT = 1
+"""Below those that `free_port` gives."""
 
 
 class Stage(NamedTuple):
@@ -43,9 +47,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         yield Stage(server, admin)
 
 
-def opened(url: str, options: str = "?quarantine=off", timeout: float = 1.0) -> RedisBackend:
-    """Return a backend whose answers come soon."""
-    return RedisBackend.open(parse(url + options), StoreSettings("t", timeout))
+def opened(url: str) -> RedisBackend:
+    """Return a backend that waits for answers: each of these servers gives one, however busy the machine is."""
+    return RedisBackend.open(parse(url + "?quarantine=off"), StoreSettings("t", PATIENCE))
 
 
 def run_out_of_memory(stage: Stage) -> None:
@@ -59,8 +63,8 @@ def give_memory(stage: Stage) -> None:
 
 
 def demote(stage: Stage) -> None:
-    """Make it the replica of nobody that is there."""
-    stage.admin.replicaof("127.0.0.1", free_port())
+    """Make it the replica of nobody that is there, nor comes: a port of ours may be another test's a moment later."""
+    stage.admin.replicaof("127.0.0.1", _NOBODYS_PORT)
 
 
 def demote_silently(stage: Stage) -> None:
@@ -99,38 +103,42 @@ def lose_the_disk(stage: Stage) -> None:
     (stage.server.folder / "dump.rdb").mkdir()
     stage.admin.config_set("save", "3600 1")
     stage.admin.bgsave()
-    eventually(lambda: stage.admin.info()["rdb_last_bgsave_status"] == "err", within=5, what="the failure")
+    eventually(lambda: stage.admin.info()["rdb_last_bgsave_status"] == "err", within=PATIENCE, what="the failure")
 
 
 def find_the_disk(stage: Stage) -> None:
     """Let a snapshot succeed."""
     (stage.server.folder / "dump.rdb").rmdir()
     stage.admin.bgsave()
-    eventually(lambda: stage.admin.info()["rdb_last_bgsave_status"] == "ok", within=5, what="the snapshot")
+    eventually(lambda: stage.admin.info()["rdb_last_bgsave_status"] == "ok", within=PATIENCE, what="the snapshot")
 
 
 def get_stuck(stage: Stage) -> None:
     """Run somebody's script that does not end."""
 
     def loop() -> None:
+        # Sent once: a driver that tries again would block the server anew after it was freed.
         with contextlib.suppress(redis.RedisError), stage.server.client() as client:
+            client.set_retry(Retry(NoBackoff(), 0))
             client.eval("while true do end", 0)
 
     threading.Thread(target=loop, daemon=True).start()
-    eventually(lambda: _is_busy(stage), within=5, what="the script")
+    eventually(lambda: "BUSY" in _refusal(stage), within=PATIENCE, what="the script")
 
 
-def _is_busy(stage: Stage) -> bool:
+def _refusal(stage: Stage) -> str:
+    """Return what the server says instead of an answer; empty if it answers."""
     try:
         stage.admin.ping()
     except redis.RedisError as error:
-        return "BUSY" in str(error)
-    return False
+        return str(error) or repr(error)
+    return ""
 
 
 def unstick(stage: Stage) -> None:
-    """Do what the error says."""
+    """Do what the error says. That only marks the script: it ends when it next looks, and is refused for until then."""
     stage.admin.script_kill()
+    eventually(lambda: not _refusal(stage), within=PATIENCE, what="the script's end")
 
 
 def occupy(stage: Stage) -> None:
@@ -218,7 +226,7 @@ def test_a_loading_server_is_named_and_waited_for(tmp_path: Path) -> None:
                 seen.append(str(error))
             return any("is loading its data" in said for said in seen)
 
-        eventually(loading, within=15, what="the reply LOADING")
+        eventually(loading, within=PATIENCE, what="the reply LOADING")
         restarting.result(timeout=30)
         assert backend.renew([grant]) == [Renewed(30)]
         backend.close()
@@ -256,7 +264,7 @@ def test_a_plain_url_to_a_cluster_names_the_scheme(pair: tuple[RedisServer, Redi
         first.execute_command("CLUSTER", "MEET", "127.0.0.1", other.port, bus)
         for client in (first, second):
             state = functools.partial(client.execute_command, "CLUSTER", "INFO")
-            eventually(lambda state=state: "cluster_state:ok" in _text(state()), within=15, what="the cluster")
+            eventually(lambda state=state: "cluster_state:ok" in _text(state()), within=PATIENCE, what="the cluster")
         said = []
         for number in range(20):
             with contextlib.suppress(BackendUnavailable):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ import pytest
 from coordinate import connect
 from coordinate._identity import mint
 from coordinate.backend import StoreSettings
-from coordinate.backends.redis import RedisBackend
+from coordinate.backends.redis import RedisBackend, facts
+from coordinate.backends.redis.failures import NotReplicated
 from coordinate.errors import BackendUnavailable, LeaseLost
 from coordinate.testing import eventually
 from coordinate.testing.lease_port import granted
@@ -20,6 +22,7 @@ from coordinate.types import (
     Capability,
     Claim,
     Gone,
+    Held,
     Loss,
     LossReason,
     MarkerRecord,
@@ -91,26 +94,34 @@ def test_with_one_a_single_standing_replica_does_no_harm(group: Replicated, admi
 
 
 @pytest.mark.parametrize(("durability", "standing"), [("one", 2), ("all", 1)])
-def test_a_grant_that_is_not_on_replicas_is_taken_back(
+def test_a_grant_that_is_not_on_replicas_is_an_error_and_kept_for_who_asks_again(
     group: Replicated, admin: redis.Redis, durability: str, standing: int
 ) -> None:
-    """It is an error, in time; nobody holds the lease, and nobody was told so. Afterwards it is granted."""
-    backend = opened(group.primary, f"?durability={durability}")
+    """In time. Nothing takes it back, for that might arrive late and end what the same owner has got since."""
+    backend, owner = opened(group.primary, f"?durability={durability}"), mint()
     granted(backend, "warm-up")
     with paused(*group.replicas[:standing]):
         started = time.monotonic()
-        with pytest.raises(BackendUnavailable, match=r"replicas confirmed the write.*taken back") as refused:
-            backend.acquire("job", mint(), 30)
+        with pytest.raises(BackendUnavailable, match=r"replicas confirmed the write.*asking again is safe") as refused:
+            backend.acquire("job", owner, 30)
         assert time.monotonic() - started < 2 * TIMEOUT
         assert "job" in str(refused.value)
-        assert not admin.exists(LEASE)
-        assert backend.holder("job") is None
-    token = int(admin.hget("t:{l:job}:token", "last"))
+        token = int(admin.hget(LEASE, "token"))
+        assert isinstance(backend.acquire("job", mint(), 30), Held)
     group.wait_until_replicated()
-    grant = granted(backend, "job")
-    assert grant.token > token
+    grant = granted(backend, "job", owner)
+    assert grant.token == token
     assert backend.release(grant)
     backend.close()
+
+
+def test_a_wait_that_ends_with_such_a_grant_gives_it_back(group: Replicated, admin: redis.Redis) -> None:
+    """Then nobody asks again: the next one need not wait until it expires."""
+    with connect(f"{group.primary.url}?durability=all", ttl=30, namespace="t") as coordinator:
+        coordinator.lease("warm-up").acquire()
+        with paused(group.replicas[0]), pytest.raises(BackendUnavailable, match="replicas confirmed"):
+            coordinator.lease("job").acquire(timeout=0.1)
+        assert not admin.exists(LEASE)
 
 
 @pytest.mark.parametrize(("durability", "standing"), [("one", 2), ("all", 1)])
@@ -131,7 +142,7 @@ def test_a_renewal_that_is_not_on_replicas_is_unknown(
     backend.close()
 
 
-def test_a_waiter_goes_on_when_a_grant_was_taken_back(group: Replicated, admin: redis.Redis) -> None:
+def test_a_waiter_goes_on_when_a_grant_was_not_confirmed(group: Replicated, admin: redis.Redis) -> None:
     """The one who waits in line is not forgotten by an attempt that came to nothing."""
     admin.ping()
     url = f"{group.primary.url}?durability=all"
@@ -171,8 +182,91 @@ def test_without_any_replica_nothing_is_granted(tmp_path: Path, durability: str)
         backend = opened(server, f"?durability={durability}")
         with pytest.raises(BackendUnavailable, match="0 of 1 replicas confirmed"):
             backend.acquire("job", mint(), 30)
-        assert backend.holder("job") is None
+        with pytest.raises(BackendUnavailable, match="0 of 1 replicas confirmed"):
+            backend.claim("site", Claim(7, mint()))
         backend.close()
+
+
+@pytest.fixture
+def guest(group: Replicated, admin: redis.Redis) -> Iterator[str]:
+    """Return the URL for a user from whom the primary hides its INFO."""
+    admin.execute_command("ACL", "SETUSER", "guest", "on", ">pw", "~*", "&*", "+@all", "-info")
+    yield group.primary.url.replace("//", "//guest:pw@")
+    admin.execute_command("ACL", "DELUSER", "guest")
+
+
+def test_all_is_all_also_where_info_is_hidden(group: Replicated, guest: str) -> None:
+    """The server's role says how many replicas there are: one of two is not enough, for grants and claims."""
+    backend = RedisBackend.open(parse(f"{guest}?durability=all"), StoreSettings("t", TIMEOUT))
+    with paused(group.replicas[0]):
+        with pytest.raises(BackendUnavailable, match="1 of 2 replicas"):
+            backend.acquire("job", mint(), 30)
+        with pytest.raises(BackendUnavailable, match="1 of 2 replicas"):
+            backend.claim("site", Claim(7, mint()))
+    group.wait_until_replicated()
+    backend.claim("site", Claim(8, mint()))
+    backend.close()
+
+
+def test_all_is_refused_where_nobody_can_say_how_many_that_is(admin: redis.Redis, guest: str) -> None:
+    """An error that names the right that is missing, not a promise that one replica keeps."""
+    admin.execute_command("ACL", "SETUSER", "guest", "-role")
+    backend = RedisBackend.open(parse(f"{guest}?durability=all"), StoreSettings("t", TIMEOUT))
+    for operation in (lambda: backend.acquire("job", mint(), 30), lambda: backend.claim("site", Claim(7, mint()))):
+        with pytest.raises(BackendUnavailable, match=r"how many replicas.*\+info or \+role"):
+            operation()
+    backend.close()
+
+
+def test_a_busy_connection_counts_the_replicas_anew(group: Replicated, admin: redis.Redis) -> None:
+    """One that came since the connection was opened has to have the grant, too."""
+    admin.ping()
+    backend = opened(group.primary, "?durability=all")
+    granted(backend, "warm-up")
+    (line,) = backend._server.node(b"")._spare
+    line.known, line.greeted_at = line.known._replace(replicas=1), -math.inf
+    with paused(group.replicas[0]):
+        line.seen_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        with pytest.raises(BackendUnavailable, match="1 of 2 replicas"):
+            backend.acquire("job", mint(), 30)
+    group.wait_until_replicated()
+    backend.close()
+
+
+def test_a_server_that_is_another_one_after_the_write_confirms_nothing(tmp_path: Path) -> None:
+    """What was renewed may have gone with its earlier life; asking again tells."""
+    with replicated(tmp_path, "--enable-debug-command", "local", replicas=1) as group:
+        backend = opened(group.primary, "?durability=all")
+        grant = granted(backend, "job")
+        line = backend._server.node(b"").take()
+        line.greeted_at = -math.inf
+        with group.primary.client() as client:
+            client.execute_command("DEBUG", "CHANGE-REPL-ID")
+        with pytest.raises(NotReplicated, match="replaced or has restarted"):
+            line.count_replicas()
+        backend._server.node(b"").put(line)
+        group.wait_until_replicated()
+        assert backend.renew([grant]) == [Renewed(30)]
+        backend.close()
+
+
+def test_claims_are_not_acknowledged_while_nobody_can_say_what_is_promised(
+    group: Replicated, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may have promised durable records to somebody: no answer is not a no."""
+    admin.ping()
+    backend = opened(group.primary)
+
+    def no_answer(_: object) -> list[dict[str, str]]:
+        message = "no answer"
+        raise BackendUnavailable(message)
+
+    with monkeypatch.context() as patch, paused(group.replicas[0]):
+        patch.setattr(facts, "read", no_answer)
+        with pytest.raises(BackendUnavailable, match=r"claim .* not safe"):
+            backend.claim("site", Claim(7, mint()))
+    group.wait_until_replicated()
+    backend.close()
 
 
 def test_claims_and_done_are_on_all_replicas_or_are_errors(group: Replicated, admin: redis.Redis) -> None:

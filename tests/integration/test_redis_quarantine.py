@@ -286,13 +286,20 @@ def test_a_refusal_makes_a_busy_connection_ask_again(one: RedisBackend, admin: r
     assert isinstance(one.acquire("job/3", mint(), 30.0), Quarantined)
 
 
-def test_a_connection_in_use_meanwhile_is_not_kept(one: RedisBackend) -> None:
-    """It was greeted for shorter leases; whoever asks for a longer one opens another."""
-    node = one._server.node(b"")
-    line = node.take()
-    granted(one, "job", ttl=100.0)
-    node.put(line)
-    assert node.take() is not line
+def test_a_longer_lease_is_in_the_record_before_it_is_granted(one: RedisBackend, admin: redis.Redis) -> None:
+    """Also where another thread has wanted one first, and not come to tell the server yet."""
+    granted(one, "job", ttl=5.0)
+    one._census.allow(100.0)
+    granted(one, "long", ttl=100.0)
+    assert admin.hget("q:{i}:incarnation", "longest") == b"100000"
+
+
+def test_a_longer_lease_costs_no_connection(one: RedisBackend) -> None:
+    """The server is told on the connection that asks for the lease."""
+    granted(one, "job", ttl=5.0)
+    (line,) = one._server.node(b"")._spare
+    granted(one, "long", ttl=100.0)
+    assert one._server.node(b"")._spare == [line]
 
 
 def test_where_nobody_ever_led_nobody_waits(server: RedisServer, admin: redis.Redis, tmp_path: Path) -> None:

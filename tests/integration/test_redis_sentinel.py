@@ -175,8 +175,30 @@ def test_a_busy_connection_to_a_deposed_primary_is_left_too(group: Replicated, s
     grant = granted(backend, "job")
     switch(group, sentinels)
     for line in backend._server._node._spare:
-        line.heard_at = time.clock_gettime(time.CLOCK_BOOTTIME)
+        line.seen_at = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert backend.renew([grant]) == [Renewed(30)]
+    backend.close()
+
+
+def test_a_primary_that_lacks_replicas_is_asked_for_anew(group: Replicated, sentinels: list[FakeSentinel]) -> None:
+    """Cut off, it still calls itself one, and refuses each renewal: its successor renews instead."""
+    backend = on(sentinels)
+    grant = granted(backend, "job")
+    group.wait_until_replicated()
+    old, (new,) = group.primary, group.replicas
+    group.promote(new)
+    with old.client() as client:
+        client.config_set("min-replicas-to-write", 1)
+        eventually(lambda: client.info("replication")["connected_slaves"] == 0, what="the loss of the replica")
+        for sentinel in sentinels:
+            sentinel.named = new.port
+        (refused,) = backend.renew([grant])
+        assert isinstance(refused, Unknown)
+        assert "too few replicas" in refused.why
+        assert backend.renew([grant]) == [Renewed(30)]
+        client.config_set("min-replicas-to-write", 0)
+    group.follow(old)
+    group.wait_until_replicated()
     backend.close()
 
 

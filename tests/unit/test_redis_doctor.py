@@ -47,7 +47,7 @@ def test_a_good_server_has_no_findings() -> None:
         ({"redis_version": "5"}, {}, "version 5"),
         ({"maxmemory_policy": "allkeys-lru"}, {}, "maxmemory-policy allkeys-lru"),
         ({"maxmemory_policy": "volatile-ttl", "maxmemory": "1000000"}, {}, "maxmemory-policy volatile-ttl"),
-        ({"aof_enabled": "0"}, {"save": "3600 1"}, "appendonly no"),
+        ({"redis_version": "6.2.6"}, {}, "min-replicas-to-write 1 on version 6.2.6"),
         ({"aof_last_write_status": "err"}, {}, "aof_last_write_status err"),
         ({}, {"appendfsync": "everysec"}, "appendfsync everysec"),
         ({}, {"no-appendfsync-on-rewrite": "yes"}, "no-appendfsync-on-rewrite yes"),
@@ -75,7 +75,9 @@ def test_each_bad_setting_is_one_finding(info: dict[str, str], config: dict[str,
 @pytest.mark.parametrize(
     ("info", "config"),
     [
-        ({"redis_version": "6.2.0"}, {}),
+        ({"redis_version": "6.2.0", "connected_slaves": "0"}, {"min-replicas-to-write": "0"}),
+        ({"redis_version": "6.2.7"}, {}),
+        ({"redis_version": "7.0-rc1"}, {}),
         ({"redis_version": "10.1"}, {}),
         ({"maxmemory_policy": "volatile-ttl", "maxmemory": "0"}, {}),
         ({"connected_slaves": "0"}, {"min-replicas-to-write": "0"}),
@@ -91,6 +93,15 @@ def test_a_server_that_forgets_is_a_finding_unless_new_owners_wait() -> None:
     bare = {"aof_enabled": "0"}
     assert findings(bare) == ["appendonly no", "quarantine=auto without persistence"]
     assert findings(bare, options=OPTIONS._replace(quarantine="strict")) == ["appendonly no"]
+
+
+def test_a_snapshot_that_may_be_older_than_a_lease_is_a_finding_unless_nobody_waits_anyway() -> None:
+    """The record of the longest lease, by which a restart is waited out, is as old as the snapshot."""
+    info, config = {"aof_enabled": "0"}, {"save": "3600 1"}
+    for quarantine in ("auto", "strict"):
+        options = OPTIONS._replace(quarantine=quarantine)
+        assert findings(info, config, options) == ["appendonly no", "snapshots only"]
+    assert findings(info, config, OPTIONS._replace(quarantine="off")) == ["appendonly no"]
 
 
 def test_what_is_hidden_is_a_finding_of_its_own() -> None:

@@ -286,6 +286,8 @@ class MemoryBackend(Backend):
             if stored is not None and stored.state is MarkerState.DONE and stored != record:
                 message = f"step {record.step!r} of {record.revision!r} is done already"
                 raise AlreadyDone(message)
+            if stored is not None and record.late_for(stored):
+                return
             store.markers[scope][key] = record
             store.wake_all(Topic("markers", scope))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from coordinate._identity import mint
@@ -143,10 +144,45 @@ class MarkerPortContract(ClientContract, sealed=True):
     def test_a_record_is_replaced_by_a_later_one(self, backend: Backend) -> None:
         """In progress, failed, in progress, done: the last one counts."""
         backend.claim("site", Claim(7, mint()))
-        for state in (MarkerState.IN_PROGRESS, MarkerState.FAILED, MarkerState.IN_PROGRESS, MarkerState.DONE):
-            backend.put_marker("site", record(state=state, token=7), 7)
+        states = (MarkerState.IN_PROGRESS, MarkerState.FAILED, MarkerState.IN_PROGRESS, MarkerState.DONE)
+        for attempts, state in zip((1, 1, 2, 2), states, strict=True):
+            backend.put_marker("site", record(state=state, token=7, attempts=attempts), 7)
             (found,) = backend.markers("site").records
             assert found.state is state
+
+    @pytest.mark.parametrize("state", [MarkerState.FAILED, MarkerState.INTERRUPTED, MarkerState.IN_PROGRESS])
+    def test_a_late_progress_record_does_not_overwrite_a_later_state(
+        self, backend: Backend, other: Backend, state: MarkerState
+    ) -> None:
+        """Delayed on its way, it arrives after its attempt's end, or after the next one has begun; nobody is told."""
+        backend.claim("site", Claim(7, mint()))
+        latest = record(state=state, token=7, attempts=2, failures=1, started=20.0, detail="why")
+        backend.put_marker("site", latest, 7)
+        late = [record(state=MarkerState.IN_PROGRESS, token=7, attempts=1, started=10.0, finished=0.0)]
+        if state is not MarkerState.IN_PROGRESS:
+            late.append(record(state=MarkerState.IN_PROGRESS, token=7, attempts=2, started=20.0, finished=0.0, beats=3))
+        for each in late:
+            other.put_marker("site", each, 7)
+            assert backend.markers("site").records == (latest,)
+
+    def test_progress_that_is_not_late_is_stored(self, backend: Backend) -> None:
+        """Of the next attempt, of one that nobody counts, of another fingerprint, of one that an operator forgave."""
+        backend.claim("site", Claim(7, mint()))
+        failed = record(state=MarkerState.FAILED, token=7, attempts=2, started=20.0)
+        begun = record(state=MarkerState.IN_PROGRESS, token=7, attempts=2, started=20.0, finished=0.0)
+        forgiven = record(state=MarkerState.INTERRUPTED, token=7, attempts=2, started=20.0, finished=0.0)
+        pairs = [
+            (failed, msgspec.structs.replace(begun, attempts=3, started=30.0)),
+            (failed, msgspec.structs.replace(begun, attempts=1, started=30.0)),
+            (failed, msgspec.structs.replace(begun, attempts=1, fingerprint="other")),
+            (forgiven, msgspec.structs.replace(begun, beats=1)),
+            (begun, msgspec.structs.replace(begun, notes={"half": "done"})),
+        ]
+        for before, after in pairs:
+            backend.delete_marker("site", "migrate", "r1")
+            for each in (before, after):
+                backend.put_marker("site", each, 7)
+            assert backend.markers("site").records == (after,)
 
     def test_a_new_leader_replaces_records_of_an_earlier_one(self, backend: Backend, other: Backend) -> None:
         """Taken over: the record of the older token is superseded."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from coordinate.errors import AlreadyDone, StaleToken
+from coordinate.types import MarkerState
 from tests.conformance.broken.sound import Sound
 
 if TYPE_CHECKING:
@@ -64,6 +65,26 @@ class DoneOverwritten(Sound):
             super().put_marker(scope, record, token)
         except AlreadyDone:
             self._store.markers[scope][(record.step, record.revision)] = record
+
+
+class LateProgressStored(Sound):
+    """The last record to arrive is the last one, however long it was on its way."""
+
+    def put_marker(self, scope: str, record: MarkerRecord, token: int) -> None:
+        """Write all the same."""
+        super().put_marker(scope, record, token)
+        self._store.markers[scope][(record.step, record.revision)] = record
+
+
+class ProgressTakenForLate(Sound):
+    """No progress after an end, not even of another attempt."""
+
+    def put_marker(self, scope: str, record: MarkerRecord, token: int) -> None:
+        """Leave out what says in progress."""
+        stored = self._store.markers[scope].get((record.step, record.revision))
+        if record.state is MarkerState.IN_PROGRESS and stored is not None and stored.state is MarkerState.FAILED:
+            return
+        super().put_marker(scope, record, token)
 
 
 class StaleWithoutFloor(Sound):
@@ -138,6 +159,8 @@ CAUGHT_BY: dict[type[Sound], str] = {
     WritesWithoutClaim: "test_writing_without_a_claim_is_refused",
     GreaterTokenWrites: "test_a_token_that_was_never_claimed_is_refused",
     DoneOverwritten: "test_done_is_accepted_once",
+    LateProgressStored: "test_a_late_progress_record_does_not_overwrite_a_later_state[MarkerState.FAILED]",
+    ProgressTakenForLate: "test_progress_that_is_not_late_is_stored",
     StaleWithoutFloor: "test_a_greater_token_takes_the_claim",
     ClaimForgetsRecords: "test_records_survive_a_new_claim",
     DeleteLies: "test_deleting_an_unknown_record_says_so",

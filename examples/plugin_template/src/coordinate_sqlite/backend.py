@@ -160,7 +160,8 @@ class SqliteBackend(Backend):
             old = [_record(row[0]) for row in base.execute(query, key).fetchall()]
             if any(each and each.state is t.MarkerState.DONE and each != record for each in old):
                 raise AlreadyDone(f"step {record.step!r} is done already")  # noqa: EM102, TRY003 -- short
-            base.execute("REPLACE INTO marker VALUES (?,?,?,?)", (*key, msgspec.json.encode(record)))
+            if not any(each and record.late_for(each) for each in old):
+                base.execute("REPLACE INTO marker VALUES (?,?,?,?)", (*key, msgspec.json.encode(record)))
 
     def markers(self, scope: str) -> t.MarkerView:
         """Return claim and records; damaged ones are left out."""

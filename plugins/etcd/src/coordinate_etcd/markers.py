@@ -66,6 +66,8 @@ class Markers:
             if found is not None and done_in(bytes(found.value)) is not None:
                 message = f"step {record.step!r} of {record.revision!r} is done already"
                 raise AlreadyDone(message)
+            if found is not None and _is_late(record, found):
+                return
             unchanged = [messages.modified(claim, _revision(claimed)), messages.modified(key, _revision(found))]
             if self._write(what, unchanged, messages.put(key, value)):
                 return
@@ -135,6 +137,13 @@ def done_in(value: bytes) -> MarkerRecord | None:
     except CorruptRecord:
         return None
     return record if record.state is MarkerState.DONE else None
+
+
+def _is_late(record: MarkerRecord, found: Message) -> bool:
+    try:
+        return record.late_for(_wire.decode(MarkerRecord, bytes(found.value)))
+    except CorruptRecord:
+        return False
 
 
 def _supersedes(new: Claim, present: Claim) -> bool:

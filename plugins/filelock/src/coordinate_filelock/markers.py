@@ -290,14 +290,14 @@ def _is_mine(folder: Folder, mine: ClaimFile) -> bool:
 
 
 def _is_stored(state: State, record: MarkerRecord) -> bool:
-    """Return whether this very record is there; refuse any other after done."""
+    """Return whether this very record is there, or a later one; refuse any other after done."""
     found = state.records.get(key_of(record.step, record.revision))
     if found is None or found.record == record:
         return found is not None
     if found.record.state is MarkerState.DONE:
         message = f"step {record.step!r} of {record.revision!r} is done already"
         raise AlreadyDone(message)
-    return False
+    return record.late_for(found.record)
 
 
 def _scope_name(folder: Folder, name: str) -> str | None:

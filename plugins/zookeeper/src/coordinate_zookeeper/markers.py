@@ -185,7 +185,7 @@ def _record(data: bytes) -> MarkerRecord | None:
 
 
 def _is_there(record: MarkerRecord, data: bytes) -> bool:
-    """Return whether that very record is stored.
+    """Return whether that very record is stored, or a later one that it must not replace.
 
     Raises:
         AlreadyDone: another one is, and it says done.
@@ -197,7 +197,7 @@ def _is_there(record: MarkerRecord, data: bytes) -> bool:
     if stored.state is MarkerState.DONE:
         message = f"step {record.step!r} of {record.revision!r} is done already"
         raise AlreadyDone(message)
-    return False
+    return record.late_for(stored)
 
 
 def _supersedes(new: Claim, present: Claim) -> bool:

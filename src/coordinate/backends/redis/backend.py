@@ -67,7 +67,7 @@ class RedisBackend(Backend):
         self._census = census
         self._keys = Keys(namespace)
         self._leases = Leases(server, self._keys, census)
-        self._markers = Markers(server, self._keys, self._promises_durable_markers)
+        self._markers = Markers(server, self._keys, self._may_promise_durable_markers)
         self._capabilities: frozenset[Capability] | None = None
         self._asked_at = 0
 
@@ -85,21 +85,26 @@ class RedisBackend(Backend):
     @property
     def capabilities(self) -> frozenset[Capability]:
         """Return what these servers guarantee, all of them; asks until they have answered, and when they change."""
-        changes = self._server.changes
-        if self._capabilities is not None and self._asked_at == changes:
-            return self._capabilities
         try:
-            found = facts.read(self._server)
+            settled = self._settled()
         except BackendUnavailable:
             # Unreachable now: promise less, and ask again the next time.
             return _ALWAYS
-        capabilities = _ALWAYS
-        if all(map(facts.durable, found)):
-            capabilities |= {Capability.DURABLE_MARKERS}
-        if self._census.on:
-            capabilities |= {Capability.FAILOVER}
-        self._capabilities, self._asked_at = capabilities, changes
-        return capabilities
+        # Whether a server hides its INFO is known anew with each connection.
+        return settled | {Capability.FAILOVER} if self._census.on else settled
+
+    def _settled(self) -> frozenset[Capability]:
+        """Return what depends on settings, as they were when the servers were first asked.
+
+        Raises:
+            BackendUnavailable: they have not said yet.
+        """
+        changes = self._server.changes
+        if self._capabilities is None or self._asked_at != changes:
+            durable = all(map(facts.durable, facts.read(self._server)))
+            self._capabilities = _ALWAYS | {Capability.DURABLE_MARKERS} if durable else _ALWAYS
+            self._asked_at = changes
+        return self._capabilities
 
     def lacks(self, capability: Capability) -> str:
         """Name the settings of the server, or the option, that stand in the way."""
@@ -115,8 +120,12 @@ class RedisBackend(Backend):
             return "the server does not show how it persists: allow +config|get and +info"
         return super().lacks(capability)
 
-    def _promises_durable_markers(self) -> bool:
-        return Capability.DURABLE_MARKERS in self.capabilities
+    def _may_promise_durable_markers(self) -> bool:
+        """Return False only if the servers have said so: while they cannot be asked, somebody may rely on it."""
+        try:
+            return Capability.DURABLE_MARKERS in self._settled()
+        except BackendUnavailable:
+            return True
 
     @property
     def store_id(self) -> str:

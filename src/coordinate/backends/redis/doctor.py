@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from redis.exceptions import ResponseError
 
+from coordinate.backends.redis.failures import is_momentary
 from coordinate.types import Finding
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from coordinate.backends.redis.wires import Reply
 
 OLDEST = (6, 2)
+HEEDS_REPLICAS = (6, 2, 7)
+"""The first version that heeds min-replicas-to-write in scripts, which is where everything is written."""
 LONG_LAG = 10
 """Seconds: Redis' default for min-replicas-max-lag."""
 CLOCK = 5.0
@@ -98,9 +101,13 @@ def _of_options(options: Options) -> list[Finding]:
 
 def _version(sight: Sight, info: dict[str, str], _: Options) -> Iterator[Finding]:
     version = info.get("redis_version", "0")
-    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < OLDEST:
+    if _numbers(version) < OLDEST:
         breaks = "nothing is tested on it; commands may be missing"
         yield _finding(sight, f"version {version}", breaks, "upgrade to Redis 6.2 or later", _BOTH)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
 
 
 def _eviction(sight: Sight, info: dict[str, str], _: Options) -> Iterator[Finding]:
@@ -141,6 +148,11 @@ def _replicas(sight: Sight, info: dict[str, str], _: Options) -> Iterator[Findin
         breaks = "a primary that is cut off from its replicas grants and renews for as long as clients reach it"
         fix = f"CONFIG SET min-replicas-to-write 1, CONFIG SET min-replicas-max-lag {LONG_LAG}"
         yield _finding(sight, "min-replicas-to-write 0", breaks, fix, _LEASES)
+    version = info.get("redis_version", "0")
+    if needed > 0 and OLDEST <= _numbers(version) < HEEDS_REPLICAS:
+        name = f"min-replicas-to-write {needed} on version {version}"
+        breaks = "it is ignored in scripts: a primary that is cut off from its replicas goes on granting and renewing"
+        yield _finding(sight, name, breaks, "upgrade to Redis 6.2.7 or later", _LEASES)
     if needed > 0 and lag == 0:
         breaks = "min-replicas-to-write is ignored: a primary that is cut off goes on granting"
         yield _finding(sight, "min-replicas-max-lag 0", breaks, f"CONFIG SET min-replicas-max-lag {LONG_LAG}", _LEASES)
@@ -162,11 +174,16 @@ def _laggards(sight: Sight, info: dict[str, str], replicas: int) -> Iterator[Fin
 
 
 def _emptiness(sight: Sight, info: dict[str, str], options: Options) -> Iterator[Finding]:
-    saves = info.get("aof_enabled") == "1" or (sight.config or {}).get("save", "unknown") != ""
-    if options.quarantine == "auto" and not saves:
+    if info.get("aof_enabled") == "1":
+        return
+    snapshots = (sight.config or {}).get("save", "unknown")
+    if options.quarantine == "auto" and not snapshots:
         breaks = "a restart comes back empty and is taken for a first use: two holders for up to one ttl"
         fix = "quarantine=strict in the URL, or CONFIG SET appendonly yes"
         yield _finding(sight, "quarantine=auto without persistence", breaks, fix, _LEASES)
+    elif options.quarantine != "off" and snapshots not in {"", "unknown"}:
+        breaks = "a restart from a snapshot older than the longest lease waits too short: two holders for up to one ttl"
+        yield _finding(sight, "snapshots only", breaks, "CONFIG SET appendonly yes", _LEASES)
 
 
 def _cluster(sight: Sight, info: dict[str, str], _: Options) -> Iterator[Finding]:
@@ -198,7 +215,9 @@ def _permitted(line: Line, *words: bytes) -> Reply:
     """Return a reply; None where the server forbids or does not know the command."""
     try:
         return line.ask(*words)
-    except ResponseError:
+    except ResponseError as error:
+        if is_momentary(error):
+            raise
         return None
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, cast
 
 from redis.exceptions import NoPermissionError, ResponseError
 
+from coordinate.backends.redis.failures import is_momentary
+
 if TYPE_CHECKING:
     from coordinate.backends.redis.node import Line
     from coordinate.backends.redis.topology import Topology
@@ -36,7 +38,9 @@ def _read(line: Line) -> dict[str, str]:
 def _settings(line: Line) -> dict[str, str]:
     try:
         reply = line.ask(b"CONFIG", b"GET", b"*appendfsync*")
-    except ResponseError:
+    except ResponseError as error:
+        if is_momentary(error):
+            raise
         # Hosted servers forbid CONFIG: then the setting is unknown, and nothing may be promised on it.
         return {}
     words = [word.decode(errors="replace") for word in cast("list[bytes]", reply)]

@@ -16,6 +16,16 @@ DRIVER_ERRORS = (driver.RedisError, OSError, UnicodeError)
 """Everything that talking to a server may raise; a host name that cannot be encoded is a UnicodeError."""
 
 
+_MOMENTARY = (
+    driver.OutOfMemoryError,
+    driver.ReadOnlyError,
+    driver.MasterDownError,
+    driver.ClusterError,
+    driver.TryAgainError,
+    driver.AskError,
+)
+
+
 class NotReplicated(Exception):
     """Too few replicas confirmed a write in time; it stands on the primary."""
 
@@ -27,6 +37,16 @@ class NoPrimary(driver.ConnectionError):
 def was_refused(error: Exception) -> bool:
     """Return whether nobody listened at the address, so that no request can have been executed."""
     return isinstance(error.__context__, ConnectionRefusedError)
+
+
+def is_momentary(error: Exception) -> bool:
+    """Return whether a server refuses for a reason that passes: it says nothing of what it can do, or hides."""
+    return isinstance(error, _MOMENTARY) or str(error).startswith(("BUSY", "MISCONF", "NOREPLICAS"))
+
+
+def lacks_replicas(error: Exception) -> bool:
+    """Return whether a server takes no writes for want of replicas: it may be cut off, and deposed already."""
+    return "NOREPLICAS" in str(error)
 
 
 class NoCredentials(driver.RedisError):
@@ -50,7 +70,6 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (driver.BusyLoadingError, "the server is loading its data; it answers when that is done"),
     (driver.TryAgainError, "the keys of this name are moving between servers; they are together again in a moment"),
     (driver.ReadOnlyError, "this is a replica: name the primary in the URL"),
-    (driver.OutOfMemoryError, "the server has no memory left: raise maxmemory"),
     (driver.MovedError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.AskError, "this server is a node of a Redis Cluster: use redis+cluster://"),
     (driver.MasterDownError, "this is a replica that has lost its primary: name the primary in the URL"),
@@ -61,6 +80,8 @@ _BY_CLASS: tuple[tuple[type[Exception], str], ...] = (
     (UnicodeError, "check the host name in the URL"),
 )
 _BY_WORD = (
+    ("look-ups of", "check the name server: it does not answer"),
+    ("new thread", "there is no room for another thread: see ulimit -u, and the container's limit of processes"),
     ("cluster support disabled", "this server is no Cluster: write redis:// instead of redis+cluster://"),
     ("non local key", "a slot is moving between servers of the Cluster; asking again is safe"),
     ("Hostname mismatch", "the certificate is another host's: name in the URL a host that is in the certificate"),
@@ -73,6 +94,7 @@ _BY_WORD = (
     ("user executing the script", _RIGHTS),
     ("max number of clients", "the server is full: raise maxclients, or close other programs' connections"),
     ("DB index is out of range", "the server has fewer databases: take another number in the URL"),
+    ("not allowed when used memory", "the server has no memory left: raise maxmemory"),
     ("FLOOR", "set the clock of the Redis server, or find out why the marker store holds so great a token"),
     ("MISCONF", "the server cannot save to its disk and refuses writes: see its log"),
     (

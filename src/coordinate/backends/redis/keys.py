@@ -11,7 +11,7 @@ All keys of one lease share a hash tag, and so do those of one scope: in a Clust
 ``<ns>:{m:<scope>}:markers``    hash: ``<step>@<revision>``, each encoded -> record (JSON)
 ``<ns>:{m:<scope>}:changed``    channel: something about this scope's markers changed
 ``<ns>:w:<random>``             channel: wake-ups of one process
-``<ns>:{<tag>}:incarnation``    hash: incarnation, until (us), longest (ms) of the server that has the tag
+``<ns>:{<tag>}:incarnation``    hash: incarnation, until and wait (us), longest (ms) of its server
 ==============================  =======================================================================
 """
 

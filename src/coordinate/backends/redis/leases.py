@@ -10,6 +10,7 @@ from coordinate.backends.redis import scripts
 from coordinate.backends.redis.beliefs import Belief, Beliefs, Proof
 from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.node import call
+from coordinate.backends.redis.replicas import confirm_grant
 from coordinate.backends.redis.rounds import Round, Rounds
 from coordinate.errors import BackendUnavailable, CoordinateError, CorruptRecord
 from coordinate.types import (
@@ -66,26 +67,27 @@ class Leases:
 
     def acquire(self, name: str, owner: Owner, ttl: float, asking: Asking) -> AcquireAnswer:
         """Grant, or say why not."""
-        if self._census.allow(ttl):
-            # Servers have to know before they grant it: connections are greeted when they are opened.
-            self._server.close()
+        self._census.allow(ttl)
         keys, milliseconds = self._keys.lease(name), b"%d" % max(1, round(ttl * 1000))
         args = (owner.nonce.encode(), milliseconds, b"%d" % asking.floor, _wire.encode(owner), asking.channel)
         sent = SYSTEM.now()
 
         def ask(line: Line) -> Reply:
-            self._census.prepare(line)
+            self._census.prepare(line, ttl)
             until = b"0" if asking.unled else b"%d" % line.known.until
-            return line.run(scripts.ACQUIRE, keys, (*args, until, line.expected))
+            expected = line.expected
+            reply = line.run(scripts.ACQUIRE, keys, (*args, until, expected))
+            if reply != []:
+                line.verify(expected)
+            return reply
 
         def talk(line: Line) -> tuple[Reply, bytes]:
             reply = ask(line)
-            if reply == []:
+            if reply == [] or self._set_back(line, reply):
                 line.node.ask_who(line)
                 reply = ask(line)
-            line.unsure = False
             if isinstance(reply, bytes):
-                self._spread_grant(line, name, owner.nonce)
+                self._spread_grant(line, name)
             return reply, line.known.incarnation
 
         # A waiter whose turn has come asks after a long silence: its request looks at the server's life itself.
@@ -98,20 +100,24 @@ class Leases:
             return Granted(grant)
         return _refusal(name, cast("list[Reply]", reply))
 
-    def _spread_grant(self, line: Line, name: str, nonce: str) -> None:
-        """Wait for the replicas that a grant is to survive with; take it back if they do not answer."""
+    def _set_back(self, line: Line, reply: Reply) -> bool:
+        """Return whether an answer shows that the server's clock was set back since it said until when to wait."""
+        return isinstance(reply, list) and len(reply) == 1 and self._census.overtaken(line, cast(int, reply[0]))
+
+    def _spread_grant(self, line: Line, name: str) -> None:
+        """Wait for the replicas that a grant is to survive with.
+
+        Without them it stands, for the owner that asks again, or until it expires. A request that takes it back might
+        arrive late, and end what that owner was granted next.
+        """
         try:
             self._confirm(line)
         except NotReplicated as error:
-            self._release(line, name, nonce)
-            message = f"lease {name!r} on {self._server.url} not granted: {error}; it was taken back"
+            message = f"lease {name!r} on {self._server.url} not granted: {error}; asking again is safe"
             raise BackendUnavailable(message) from error
 
     def _confirm(self, line: Line) -> None:
-        durability = self._server.options.durability
-        if durability != "none":
-            replicas = line.known.replicas if durability == "all" else 1
-            line.confirm(max(1, replicas), self._server.options.timeout / 2)
+        confirm_grant(line, self._server.options)
 
     def renew(self, grants: Sequence[Grant]) -> list[RenewAnswer]:
         """Extend leases, many in one request; restore those that a server lost with its memory."""

@@ -8,6 +8,7 @@ from coordinate import _wire
 from coordinate.backends.redis import scripts
 from coordinate.backends.redis.failures import NotReplicated
 from coordinate.backends.redis.keys import Keys, field
+from coordinate.backends.redis.replicas import confirm_record
 from coordinate.errors import AlreadyDone, CorruptRecord, StaleToken
 from coordinate.types import Claim, MarkerRecord, MarkerState, MarkerView
 
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Markers:
-    """The marker half of `RedisBackend`; its methods promise what those of the port do."""
+    """The marker half of `RedisBackend`; its methods promise what those of the port do.
+
+    Args:
+        server: where they are.
+        keys: their names.
+        durable: False only if the servers have said that they promise no durable records.
+    """
 
     def __init__(self, server: Topology, keys: Keys, durable: Callable[[], bool]) -> None:
         self._server = server
@@ -34,10 +41,10 @@ class Markers:
         def talk(line: Line) -> Reply:
             reply = line.run(script, keys, args)
             try:
-                line.confirm(line.known.replicas, self._server.options.timeout / 2)
+                confirm_record(line, self._server.options)
             except NotReplicated:
                 # Asked only now: most servers have no replicas, or replicas that answer.
-                if self._durable():
+                if self._server.options.durability != "none" or self._durable():
                     raise
             return reply
 
@@ -94,12 +101,13 @@ class Markers:
         keys = self._keys.scope(scope)
 
         def talk(line: Line) -> Reply:
-            reply = line.run(scripts.VIEW, (keys.claim, keys.markers), (line.expected,))
-            if reply == []:
-                line.node.ask_who(line)
-                reply = line.run(scripts.VIEW, (keys.claim, keys.markers), (b"",))
-            line.unsure = False
-            return reply
+            expected = line.expected
+            reply = line.run(scripts.VIEW, (keys.claim, keys.markers), (expected,))
+            if reply != []:
+                line.verify(expected)
+                return reply
+            line.node.ask_who(line)
+            return line.run(scripts.VIEW, (keys.claim, keys.markers), (b"",))
 
         # All followers look at once when a record changes: their request looks at the server's life itself.
         reply = self._server.converse("reading markers", keys.claim, talk, greet=False)

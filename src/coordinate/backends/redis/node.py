@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,14 +41,22 @@ class Known(NamedTuple):
     Args:
         incarnation: identity of its state; empty where the server hides it.
         until: server time in microseconds before which nobody new gets a lease.
-        replicas: how many are connected.
+        replicas: how many are connected; None where the server hides it.
         alone: records about it that its replicas may not have; before a new lease they must.
+        wait: microseconds: no more than this is ever left until ``until``, unless the clock is set back.
+        refusal: why its record could not be written; before a new lease it must.
+        hidden: it refused to say any of this.
+        longest: seconds: its record says that leases may be as long as this.
     """
 
     incarnation: bytes = b""
     until: int = 0
-    replicas: int = 0
+    replicas: int | None = None
     alone: tuple[bytes, ...] = ()
+    wait: int = 0
+    refusal: str = ""
+    hidden: bool = False
+    longest: float = 0.0
 
 
 class Call(NamedTuple):
@@ -96,21 +105,48 @@ class Line:
         self.node = node
         self.opened_in = opened_in
         self.known = Known()
-        self.heard_at = -SILENCE
+        self.asked_at = -math.inf
+        """When the last request was sent."""
+        self.greeted_at = -math.inf
+        """When the server was asked for what is `known`."""
+        self.seen_at = -math.inf
+        """When it was known last that this still holds. A reply tells of the time after its request was sent, not of
+        the time at which somebody got round to reading it."""
         self.readable = select.poll()
         self.readable.register(number_of(wire), select.POLLIN)
         self.doubted = False
-        self.unsure = False
-        """Whether the server was silent for so long that `known` may be of an earlier life; until `Node.put`."""
         self.asking = False
         """Whether scripts are asked to use keys that are only under way to this server; until `Node.put`."""
         self.unread = 0
         """Replies that are still to come; such a connection must never serve another request."""
 
     @property
+    def silent(self) -> bool:
+        """Return whether the server has said nothing for so long that `known` may be of an earlier life."""
+        return SYSTEM.now() - self.seen_at > SILENCE
+
+    @property
     def expected(self) -> bytes:
-        """Return the incarnation that a request has to check; empty where that is not needed."""
-        return self.known.incarnation if self.unsure else b""
+        """Return the incarnation that a request has to check, and then to `verify`; empty where that is not needed."""
+        return self.known.incarnation if self.silent else b""
+
+    def verify(self, expected: bytes) -> None:
+        """Note that the last request has found the incarnation that was expected, if one was."""
+        if expected:
+            self.seen_at = self.asked_at
+
+    def count_replicas(self) -> int | None:
+        """Return how many replicas are connected, asked for not long ago also on a busy line; None if that is hidden.
+
+        Raises:
+            NotReplicated: the server has begun another life: what was written before may be lost.
+        """
+        if SYSTEM.now() - self.greeted_at > SILENCE:
+            before = self.known.incarnation
+            if self.node.ask_who(self).incarnation != before:
+                message = "the server was replaced or has restarted meanwhile"
+                raise NotReplicated(message)
+        return self.known.replicas
 
     def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes] = ()) -> Reply:
         """Return a script's reply."""
@@ -148,6 +184,7 @@ class Line:
     def _pipelined(self, script: Script, calls: Sequence[Call]) -> list[Reply | ResponseError]:
         requests = [_evaluation(b"EVALSHA", script.sha, each) for each in calls]
         self.unread += len(requests)
+        self.asked_at = SYSTEM.now()
         self.wire.send_packed_command([b"".join(requests)], check_health=False)
         return [self._reply_or_error() for _ in requests]
 
@@ -172,6 +209,7 @@ class Line:
 
     def _exchange(self, packed: bytes) -> Reply:
         self.unread += 1
+        self.asked_at = SYSTEM.now()
         self.wire.send_packed_command([packed], check_health=False)
         return self._read()
 
@@ -184,6 +222,8 @@ class Line:
             self.doubted = self.doubted or not isinstance(error, NoScriptError)
             raise
         self.unread -= 1
+        if self.asked_at - self.seen_at <= SILENCE:
+            self.seen_at = self.asked_at
         return reply
 
     def confirm(self, replicas: int, timeout: float) -> None:
@@ -232,9 +272,7 @@ class Node:
             self._pid = os.getpid()
             self.close()
         line = self._find_spare() or Line(self.address.connect(), self, self._era)
-        silent = SYSTEM.now() - line.heard_at > SILENCE
-        line.unsure = silent and not greet and bool(line.known.incarnation)
-        if silent and not line.unsure:
+        if line.silent and (greet or not line.known.incarnation):
             try:
                 self.ask_who(line)
             except BaseException:
@@ -254,9 +292,7 @@ class Node:
             self.close()
         elif len(self._spare) < _SPARE and line.opened_in == self._era:
             if line.doubted:
-                line.heard_at = -SILENCE
-            elif not line.unsure:
-                line.heard_at = SYSTEM.now()
+                line.seen_at = -math.inf
             line.doubted = False
             self._spare.append(line)
         else:
@@ -275,8 +311,9 @@ class Node:
 
     def ask_who(self, line: Line) -> Known:
         """Ask the server of a connection who it is, now."""
+        asked = SYSTEM.now()
         line.known = self._greet(line)
-        line.unsure = False
+        line.greeted_at = line.seen_at = asked
         return line.known
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from redis import exceptions as driver
 from coordinate._clock import SYSTEM
 from coordinate.backends.redis import options as of_url
 from coordinate.backends.redis import wires
-from coordinate.backends.redis.failures import DRIVER_ERRORS, NoCredentials, NoPrimary, was_refused
+from coordinate.backends.redis.failures import DRIVER_ERRORS, NoCredentials, NoPrimary, lacks_replicas, was_refused
 from coordinate.backends.redis.node import Node
 from coordinate.backends.redis.topology import Topology
 from coordinate.errors import ConfigError
@@ -278,7 +278,7 @@ def _role(line: Line) -> bytes:
 
 def _suspicious(error: Exception) -> bool:
     """Return whether a server that says this, or nothing, may not be the primary much longer."""
-    return isinstance(error, driver.ConnectionError | driver.TimeoutError | OSError) or "NOREPLICAS" in str(error)
+    return isinstance(error, driver.ConnectionError | driver.TimeoutError | OSError) or lacks_replicas(error)
 
 
 def _text(error: Exception) -> str:

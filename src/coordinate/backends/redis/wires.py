@@ -10,6 +10,7 @@ from redis.connection import Connection, SSLConnection, UnixDomainSocketConnecti
 from redis.retry import Retry
 
 from coordinate.backends.redis.credentials import Login
+from coordinate.backends.redis.dialling import Dial, connect
 from coordinate.backends.redis.failures import conceal
 
 if TYPE_CHECKING:
@@ -69,12 +70,13 @@ def tcp(host: Host, greeting: Mapping[str, object]) -> Address:
     kind = SSLConnection if any(key.startswith("ssl_") for key in greeting) else Connection
     options = {"socket_keepalive": True, "socket_keepalive_options": _keepalive(), **_NO_RETRIES, **greeting}
     place = f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
-    return Address(place, _dialler(kind, {"host": host.name, "port": port, **options}))
+    dial = Dial(host.name, cast(float, greeting["socket_connect_timeout"]))
+    return Address(place, _dialler(kind, {"host": host.name, "port": port, **options}, dial.open))
 
 
 def unix(path: str, greeting: Mapping[str, object]) -> Address:
     """Return a server reached by a unix socket."""
-    return Address(path, _dialler(UnixDomainSocketConnection, {"path": path, **_NO_RETRIES, **greeting}))
+    return Address(path, _dialler(UnixDomainSocketConnection, {"path": path, **_NO_RETRIES, **greeting}, connect))
 
 
 # A retry is policy, which is the core's; and a release that is repeated unseen would say "not ours".
@@ -91,17 +93,17 @@ def _keepalive() -> dict[int, int]:
     return {getattr(socket, name): value for name, value in _KEEPALIVE.items() if hasattr(socket, name)}
 
 
-def _dialler(kind: Callable[..., object], options: dict[str, object]) -> Callable[[], Wire]:
+def _dialler(
+    kind: Callable[..., object], options: dict[str, object], opened: Callable[[Wire], None]
+) -> Callable[[], Wire]:
     credentials = cast("Callable[[], Login]", options.pop("credentials", _nobody))
 
     def dial() -> Wire:
         login = credentials()
         wire = cast(Wire, kind(**{**login._asdict(), **options}))
         try:
-            wire.connect()
+            opened(wire)
         except BaseException as error:
-            # A connection whose greeting failed half-way still has its socket.
-            wire.disconnect()
             # A server that knows no AUTH repeats what it did not understand.
             conceal(error, login.password or cast("str | None", options.get("password")))
             raise

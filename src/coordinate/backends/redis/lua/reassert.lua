@@ -35,9 +35,10 @@ for i = 1, #KEYS, 2 do
   if not good then
     -- Redis 7 raises a table, earlier servers a text. One bad key must not cost the others theirs.
     answer = type(answer) == 'table' and answer.err or tostring(answer)
-    if string.find(answer, 'READONLY', 1, true) then
-      -- Not about this key: the server is no primary any more, and has written nothing.
-      return redis.error_reply(string.match(answer, 'READONLY.*'))
+    local refusal = string.match(answer, 'READONLY.*') or string.match(answer, 'NOREPLICAS.*')
+    if refusal then
+      -- Not about this key: the server is no primary any more, or cut off from its replicas, and has written nothing.
+      return redis.error_reply(refusal)
     end
   end
   if answer then
