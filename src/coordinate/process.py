@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from coordinate import _guard
 from coordinate._guard import now
+from coordinate._orders import check, require
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,8 +125,8 @@ class GuardedChild:
         hold_fds: Sequence[int] = (),
         unlock_fds: Sequence[int] = (),
     ) -> None:
-        _check(argv, pass_fds, hold_fds, unlock_fds)
-        _require(math.isfinite(deadline), "the deadline must be a finite instant of now()")
+        check(argv, pass_fds, hold_fds, unlock_fds)
+        require(math.isfinite(deadline), "the deadline must be a finite instant of now()")
         self._supervisor, self._deadline = os.getpid(), float(deadline)
         self._lock = threading.RLock()  # for the state below; held for a bounded time
         self._send_lock = threading.Lock()  # orders sending and closing; never held while anything waits
@@ -170,7 +171,7 @@ class GuardedChild:
         acknowledged, and what comes after the old deadline is too late: send it well before, and take
         `deadline_passed` for a lost lease. Raises `ValueError` when the deadline is not finite.
         """
-        _require(math.isfinite(deadline), "the deadline must be a finite instant of now()")
+        require(math.isfinite(deadline), "the deadline must be a finite instant of now()")
         self._deadline = float(deadline)
         return self._send(f"deadline {self._deadline!r}")
 
@@ -179,7 +180,7 @@ class GuardedChild:
 
         Returns whether the guardian was told. Raises `ValueError` when there is no such signal.
         """
-        _require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
+        require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
         return self._send(f"signal {int(signum)}")
 
     def stop(self, grace: float, signum: int = signals.SIGTERM) -> bool:
@@ -189,8 +190,8 @@ class GuardedChild:
         sends its signal: many programs take a second one for "at once". Returns whether the guardian was told:
         if not, call `kill`. Raises `ValueError` when the grace is negative or there is no such signal.
         """
-        _require(0 <= grace < math.inf, f"grace must be a number of seconds, at least 0, not {grace!r}")
-        _require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
+        require(0 <= grace < math.inf, f"grace must be a number of seconds, at least 0, not {grace!r}")
+        require(signum in signals.valid_signals(), f"there is no signal {signum!r}")
         return self._send(f"stop {float(grace)!r} {int(signum)}")
 
     def kill(self, timeout: float = _ANSWER) -> int | None:
@@ -204,7 +205,7 @@ class GuardedChild:
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when `poll` may have news; ValueError when closed."""
-        _require(not self._closed, "the guarded child is closed")
+        require(not self._closed, "the guarded child is closed")
         return self._socket.fileno()
 
     def poll(self) -> int | None:
@@ -390,18 +391,3 @@ def _start_guardian(
     finally:
         os.close(channel)
     return ours, guardian
-
-
-def _require(condition: object, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _check(argv: Sequence[str], passed: Sequence[int], held: Sequence[int], unlocked: Sequence[int]) -> None:
-    if isinstance(argv, str | bytes):
-        message = "argv must be a sequence of strings, not one string: there is no shell to split it"
-        raise TypeError(message)
-    _require(argv, "argv is empty: it needs at least the name of a command")
-    _require(min((3, *passed, *held)) > 2, "descriptors 0, 1, 2 are set by stdin, stdout, stderr")  # noqa: PLR2004
-    _require(not set(passed) & set(held), "a descriptor cannot be passed to the command and hidden from it")
-    _require(set(unlocked) <= set(held), "unlock_fds must be among hold_fds")

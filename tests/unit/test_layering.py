@@ -24,8 +24,8 @@ LAYERS = (
     ("port", "backend polling url"),
     ("backends", "backends"),
     ("entry", "config hookspecs _plugins _entry_points"),
-    ("core", "lease _holding _cohort _contest _keeper marker _waiting process _guard _supervise _pulse"),
-    ("top", "coordinator steps _leading _following _report _doctor _logs cli __main__ aio testing"),
+    ("core", "lease _holding _cohort _contest _keeper marker _waiting process _orders _guard _supervise _pulse"),
+    ("top", "coordinator steps _plan _leading _following _report _doctor _logs cli __main__ aio testing"),
 )
 RANK = {module: rank for rank, (_, modules) in enumerate(LAYERS) for module in modules.split()}
 
