@@ -314,7 +314,8 @@ def test_after_an_error_the_keeper_goes_on_but_not_in_a_busy_loop(monkeypatch: p
         monkeypatch.setattr(coordinator.backend, "renew", renew)
         coordinator.lease("job").acquire()
         eventually(lambda: len(asked) >= 5, what="renewal")
-    assert all(later - earlier >= 0.9 * PAUSE_AFTER_ERROR for earlier, later in itertools.pairwise(asked))
+        seen = asked[:5]  # what closing wakes the keeper for is another matter
+    assert all(later - earlier >= 0.9 * PAUSE_AFTER_ERROR for earlier, later in itertools.pairwise(seen))
 
 
 def test_a_closed_coordinator_says_so() -> None:
