@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -208,28 +209,53 @@ def test_importing_the_plugin_is_cheap() -> None:
     assert second == ""
 
 
-@pytest.mark.parametrize("nameless", [True, False])
+@pytest.mark.parametrize("lacks", ["nothing", "nameless files", "links of them"])
 def test_what_is_published_is_complete_and_there_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, nameless: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: str
 ) -> None:
-    """Also where the file system has no files without names; nothing stays beside it."""
-    real, tried = os.open, []
+    """Also where there are no files without names, or none that can be linked; nothing stays beside it."""
+    open_real, link_real = os.open, os.link
 
-    def refuse(path: str, flags: int, *args: int, **options: int) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            tried.append(path)
-            if not nameless:
-                raise OSError(95, "Operation not supported")
-        return real(path, flags, *args, **options)
+    def open_here(path: str, flags: int, *args: int, **options: int) -> int:
+        if lacks == "nameless files" and flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return open_real(path, flags, *args, **options)
 
-    monkeypatch.setattr(os, "open", refuse)
-    with Folder(real(tmp_path, os.O_RDONLY)) as folder:
+    def link_here(source: str, *args: str, **options: int) -> None:
+        if lacks == "links of them" and source.startswith("/proc/"):
+            raise FileNotFoundError(2, "No such file or directory")
+        link_real(source, *args, **options)
+
+    monkeypatch.setattr(os, "open", open_here)
+    monkeypatch.setattr(os, "link", link_here)
+    with Folder(open_real(tmp_path, os.O_RDONLY)) as folder:
         folder.publish("news", b"whole")
         with pytest.raises(FileExistsError):
             folder.publish("news", b"again")
-    assert len(tried) == 2
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"news": b"whole"}
     assert (tmp_path / "news").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_nameless_file_is_synced_once_more_when_it_has_a_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a file system logs of a file without links is nothing on btrfs."""
+    calls: list[str] = []
+    sync, link = os.fsync, os.link
+
+    def synced(fd: int) -> None:
+        calls.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "file")
+        sync(fd)
+
+    def linked(*args: str, **options: int) -> None:
+        calls.append("link")
+        link(*args, **options)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    with Folder(os.open(tmp_path, os.O_RDONLY)) as folder:
+        folder.publish("news", b"whole")
+    assert calls == ["file", "link", "file", "folder"]
 
 
 def test_who_watches_a_scope_is_woken_once_for_each_record(tmp_path: Path) -> None:

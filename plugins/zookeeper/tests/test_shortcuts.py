@@ -14,6 +14,7 @@ from coordinate.testing.kit import record
 from coordinate.testing.lease_port import granted
 from coordinate.testing.watch_port import woken
 from coordinate.types import Claim, Granted, Held, Renewed, Topic
+from coordinate_zookeeper import lines
 from coordinate_zookeeper.backend import ZooKeeperBackend
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def test_the_second_in_line_asks_for_nothing_but_himself(clients: Clients, asked
     answer = other.acquire("short", owner, 30, queue=watch)
     assert isinstance(answer, Granted)
     assert 0 < answer.age < 0.5
-    assert asked == ["Delete", "Exists"]
+    assert asked == ["Delete", "GetData"]
     assert other.renew([answer.grant]) == [Renewed(answer.grant.ttl)]
     watch.close()
 
@@ -160,6 +161,75 @@ def test_a_waiter_whose_node_was_removed_gets_nothing_for_it(clients: Clients, o
     assert again != node
     assert again.startswith(owner.nonce)
     watch.close()
+
+
+def watchers(backend: ZooKeeperBackend) -> int:
+    """Return how many callbacks wait for some node of that client's."""
+    drivers = [session._driver for session in backend._life.sessions._by_length.values()]
+    return sum(len(found) for driver in drivers if driver for found in driver._data_watchers.values())
+
+
+def test_a_waiter_has_one_watch_however_often_he_looks_and_none_when_he_has_left(clients: Clients) -> None:
+    """Or each of thousands would ask for him at the same instant, and those of the gone would stay for ever."""
+    backend, other = clients(), clients()
+    assert isinstance(other, ZooKeeperBackend)
+    grant = granted(backend, "looked-at")
+    watch = other.watch()
+    for _ in range(3):
+        owner, topic = somebody("looked-at")
+        for _ in range(20):
+            assert isinstance(other.acquire("looked-at", owner, 30, queue=watch), Held)
+        assert watchers(other) == 2  # the holder, and the line
+        other.withdraw("looked-at", owner)
+        assert watchers(other) == 1
+    owner, topic = somebody("looked-at")
+    assert isinstance(other.acquire("looked-at", owner, 30, queue=watch), Held)
+    backend.release(grant)
+    assert woken(watch, topic)
+    assert isinstance(other.acquire("looked-at", owner, 30, queue=watch), Granted)
+    watch.close()
+
+
+def test_who_writes_a_scope_without_knowing_of_news_takes_them_back(
+    zookeeper: Ensemble, clients: Clients, chroot: str
+) -> None:
+    """An older version writes the node as it has read it: what it says was done may be gone since."""
+    backend, topic, done = clients(), Topic("markers", "mixed"), record(token=7)
+    watch = clients().watch()
+    watch.add(topic)
+    backend.claim("mixed", Claim(7, mint()))
+    backend.put_marker("mixed", done, 7)
+    eventually(lambda: watch.news(topic).record == done, what="the record")
+    number = watch.news(topic).number
+    stranger = KazooClient(zookeeper.hosts)
+    stranger.start(timeout=15)
+    node = f"{chroot}/contract/markers/mixed"
+    data, _ = stranger.get(node)
+    stranger.set(node, data)
+    stranger.stop()
+    stranger.close()
+    eventually(lambda: watch.news(topic).number > number, what="the change")
+    assert watch.news(topic).record is None
+    watch.close()
+
+
+def test_no_name_is_refused_the_short_way_by_those_that_are_not_used_any_more(
+    clients: Clients, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many lines are watched; those that have changed since make room."""
+    monkeypatch.setattr(lines, "MOST", 3)
+    backend = clients()
+    for number in range(4):
+        backend.release(granted(backend, f"of-many/{number}"))
+    asked.clear()
+    backend.release(granted(backend, "of-many/3"))
+    assert len(asked) > 2, "there was room for a fourth"
+    backend.break_lease("of-many/0")
+    backend.ping()  # by then the change has been told
+    backend.release(granted(backend, "of-many/3"))
+    asked.clear()
+    backend.release(granted(backend, "of-many/3"))
+    assert asked == ["Create2", "Delete"]
 
 
 def test_followers_are_told_the_record_by_the_request_that_watches_again(clients: Clients, asked: list[str]) -> None:

@@ -249,11 +249,23 @@ class Folder:
         Raises:
             FileExistsError: the name is taken; nothing changed.
         """
-        draft = self.write(data, durable=True, named=False)
+        try:
+            self._publish(name, data, named=False)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A nameless file can be opened, but not linked: without /proc, under some AppArmor profiles, on some FUSE.
+            self._publish(name, data, named=True)
+
+    def _publish(self, name: str, data: bytes, *, named: bool) -> None:
+        draft = self.write(data, durable=True, named=named)
         try:
             # The name of a nameless one is a link of the kernel's own.
             follow = not draft.name
             os.link(draft.source, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=follow)
+            if not draft.name:
+                # btrfs logs nothing of a file that has no link yet, whatever fsync answered.
+                os.fsync(draft.fd)
         finally:
             self.drop(draft)
         self.sync()

@@ -96,13 +96,15 @@ class Request:
 
     def _by_what_is_known(self) -> AcquireAnswer | None:
         """Grant with one request where nothing else has to be read; None: look."""
-        place = self._place
-        turn, place.turn = place.turn, None
+        place, turn = self._place, self._place.turn
         if place.in_doubt:
             return None
         if not place.path:
             return self._enter_again()
-        return self._take_over(turn) if turn is not None else None
+        if turn is None or not turn.has_fired:
+            return None
+        place.turn = None
+        return self._take_over(turn)
 
     def _enter_again(self) -> AcquireAnswer | None:
         """Enter a line that we left empty: if our number is the next one, nobody has entered since."""
@@ -118,12 +120,12 @@ class Request:
     def _take_over(self, turn: Turn) -> AcquireAnswer | None:
         """Become the first, now that whoever was before us is gone, if we were still there ourselves then."""
         place, age = self._place, self._entered - turn.asked_at
-        stat = turn.stat
+        stat, sight = turn.stat, turn.sight
         ours = stat is not None and stat.czxid == place.created and stat.ephemeralOwner == place.session.number
-        if not ours or age > _FRESH or turn.sentry.ended or not turn.sight.holds:
+        if not ours or age > _FRESH or turn.sentry.ended or sight is None or not sight.holds:
             return None
         place.sentry = turn.sentry
-        return self._grant(turn.sight, alone=False, age=age)
+        return self._grant(sight, alone=False, age=age)
 
     def _repeat(self, grant: Grant) -> AcquireAnswer | None:
         """Return the same grant again if it still is one."""
@@ -205,16 +207,25 @@ class Request:
 
     def _wait(self, row: list[str], position: int, sight: Sight) -> AcquireAnswer | None:
         """Watch the predecessor only; None if he or the holder has gone."""
-        place, session = self._place, self._place.session
+        place = self._place
         before, first = (f"{place.line}/{row[index]}" for index in (position - 1, 0))
-        turn, told = None, None
-        if self._watch is not None:
-            tell = self._watch.turn(Topic("lease", self._name, place.owner.nonce), session)
-            turn = Turn(place.path, sight, session, tell) if position == 1 else None
-            told = turn or (lambda _: tell())
-        stat, answer = session.ask(self._what, [asking.exists(before, told), asking.get(first)])
-        if stat is None or isinstance(answer, NoNodeError):
+        turn = self._watch_for(before)
+        if turn is not None:
+            turn.sight = sight if position == 1 and sight.sentry is not None else None
+        looks = [asking.get(before, turn), *([asking.get(first)] if position > 1 else [])]
+        answers = place.session.ask(self._what, looks)
+        if any(isinstance(answer, NoNodeError) for answer in answers):
             return None
-        place.turn = turn
-        record = record_of(answer, sight.ground)
+        record = record_of(answers[-1], sight.ground)
         return Held(record, record.ttl)
+
+    def _watch_for(self, before: str) -> Turn | None:
+        """Return the watch on the one before us: the same as long as it is he; None: nobody wants to be told."""
+        place = self._place
+        if self._watch is None:
+            return None
+        told = self._watch.turn(Topic("lease", self._name, place.owner.nonce), place.session)
+        if place.turn is None or place.turn.has_fired or place.turn.before != before:
+            place.unwatch()
+            place.turn = Turn(place, before, told)
+        return place.turn

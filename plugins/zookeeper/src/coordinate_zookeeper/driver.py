@@ -22,6 +22,8 @@ from coordinate_zookeeper.handler import PULSE, Handler
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kazoo.protocol.states import WatchedEvent
+
     from coordinate_zookeeper.address import Address
 
 _RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0, "max_jitter": 0.4}
@@ -137,6 +139,10 @@ class Driver(KazooClient):  # type: ignore[misc]  # kazoo has no types
         connection = self._connection
         if isinstance(connection, Connection):
             connection.insist(self._patience)
+
+    def unwatch(self, path: str, told: Callable[[WatchedEvent], None]) -> None:
+        """Forget a watcher; kazoo would keep it until the node changes, which may be never."""
+        self._data_watchers.get(self.chroot + path, set()).discard(told)
 
     def end(self, timeout: float) -> None:
         """Close the session: its nodes go at once. What does not end in time is cut."""

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import select
+import threading
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -46,32 +47,47 @@ class AtOnce:
             log.exception("what a connection to ZooKeeper told was not understood")
 
 
-class BellEnd:
-    """One end of a pipe, in the words of a socket; for kazoo, which writes a byte for each request.
+class Bell:
+    """Both ends of what kazoo writes a byte to for each request, in the words of a socket.
 
-    Its pair of sockets holds 278 bytes: requests made by the connection's own thread, which reads them, would block it
-    for ever.
+    Its own pair of sockets holds 278 bytes: requests made by the connection's thread, which reads them, would make it
+    wait for itself. This one counts.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        """The number must not be another file's when a late request rings."""
+        self._fd = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def fileno(self) -> int:
         """Return the descriptor."""
         return self._fd
 
     def send(self, data: bytes) -> int:
-        """Write."""
-        return os.write(self._fd, data)
+        """Ring once for each byte; never blocks.
 
-    def recv(self, size: int) -> bytes:
-        """Read."""
-        return os.read(self._fd, size)
+        Raises:
+            OSError: it is closed.
+        """
+        with self._lock:
+            os.eventfd_write(self._fd, len(data))
+        return len(data)
+
+    def recv(self, _: int) -> bytes:
+        """Take one ring.
+
+        Raises:
+            OSError: there is none, or it is closed.
+        """
+        os.eventfd_read(self._fd)
+        return b"\0"
 
     def close(self) -> None:
-        """Close."""
-        fd, self._fd = self._fd, -1
-        os.close(fd)
+        """Close. Idempotent."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
+            if fd >= 0:
+                os.close(fd)
 
 
 class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
@@ -95,10 +111,10 @@ class Handler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no
         """Pass an event on."""
         self.completion_queue.put(lambda: callback.func(*callback.args))
 
-    def create_socket_pair(self) -> tuple[BellEnd, BellEnd]:
-        """Return two ends: what is sent on the second one is received by the first."""
-        read, write = os.pipe2(os.O_CLOEXEC)
-        return BellEnd(read), BellEnd(write)
+    def create_socket_pair(self) -> tuple[Bell, Bell]:
+        """Return what is rung, and what hears it: the same."""
+        bell = Bell()
+        return bell, bell
 
     def select(
         self, rlist: list[Source], wlist: list[Source], xlist: list[Source], timeout: float | None = None

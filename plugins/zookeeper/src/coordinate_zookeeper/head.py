@@ -20,6 +20,8 @@ class Head(Claim, frozen=True):
     """A claim and what was done under it last."""
 
     told: MarkerRecord | None = None
+    at: int = 0
+    """The version of the node that tells it: whoever writes the node without knowing of this takes it back."""
 
 
 def claim_in(data: bytes) -> Claim | None:
@@ -31,23 +33,19 @@ def claim_in(data: bytes) -> Claim | None:
     return _wire.decode(Claim, data) if data else None
 
 
-def told_in(data: bytes) -> MarkerRecord | None:
+def told_in(data: bytes, version: int) -> MarkerRecord | None:
     """Return the record that a scope's node tells of; None where there is none, or none that can be understood."""
     if not data:
         return None
     try:
-        return _wire.decode(Head, data).told
+        head = _wire.decode(Head, data)
     except CorruptRecord:
         return None
+    return head.told if head.at == version else None
 
 
-def written(claim: Claim, record: MarkerRecord | None = None) -> bytes:
-    """Return what a scope's node holds after that claim, or after that record was written under it."""
-    if record is None or record.state is not MarkerState.DONE or len(_wire.encode(record)) > TOLD_LIMIT:
+def written(claim: Claim, record: MarkerRecord, version: int) -> bytes:
+    """Return what a scope's node holds after a record was written under its claim, when it was at that version."""
+    if record.state is not MarkerState.DONE or len(_wire.encode(record)) > TOLD_LIMIT:
         return _wire.encode(claim)
-    return _wire.encode(Head(**msgspec.structs.asdict(claim), told=record))
-
-
-def untold(data: bytes) -> bytes:
-    """Return what a scope's node holds after any other change: the same claim, even one that cannot be understood."""
-    return data if told_in(data) is None else written(_wire.decode(Claim, data))
+    return _wire.encode(Head(**msgspec.structs.asdict(claim), told=record, at=version + 1))

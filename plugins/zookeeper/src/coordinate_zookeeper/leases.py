@@ -78,6 +78,7 @@ class Leases:
     def _leave(self, name: str, place: Place) -> bool:
         """Remove a place; one whose removal is not confirmed is left to the sweep."""
         place.leaving = True
+        place.unwatch()
         what = f"leave the line for {name!r}"
         if place.path and not place.in_doubt:
             (answer,) = place.session.ask(what, [asking.delete(place.path)])
@@ -150,12 +151,12 @@ class Leases:
         reconnection ends all sentries, and each is posted anew.
         """
         unwatched = [(place, Sentry()) for place in places if not place.guarded]
-        calls = [asking.exists(place.path, sentry.end) for place, sentry in unwatched]
-        _, *stats = session.ask(what, [asking.sync(self._nodes.root), *calls])
+        calls = [asking.get(place.path, sentry.end) for place, sentry in unwatched]
+        _, *found = session.ask(what, [asking.sync(self._nodes.root), *calls])
         number = session.number
-        for (place, sentry), stat in zip(unwatched, stats, strict=True):
-            sentry.missing = stat is None
-            sentry.stranger = stat is not None and stat.ephemeralOwner != number
+        for (place, sentry), answer in zip(unwatched, found, strict=True):
+            sentry.missing = isinstance(answer, NoNodeError)
+            sentry.stranger = not sentry.missing and answer[1].ephemeralOwner != number
             place.sentry = sentry
 
     def _judge(self, grant: Grant, place: Place) -> RenewAnswer:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from kazoo.interfaces import IAsyncResult
     from kazoo.protocol.states import WatchedEvent, ZnodeStat
 
+    from coordinate_zookeeper.places import Place
     from coordinate_zookeeper.session import Session
     from coordinate_zookeeper.tokens import Ground
 
@@ -45,40 +46,46 @@ class Sight(NamedTuple):
 
 
 class Turn:
-    """The watch of the second in a line on the first one: when that is gone, nobody is before him.
+    """A waiter's watch on the one before him; he has one, however often he looks.
 
-    Whoever is told so has to make one request, to know that he is still there himself. The connection's thread makes
-    it, before it wakes anybody.
+    When that was the holder, nobody is before him any more. One request has still to be made, to know that he is there
+    himself. The connection's thread makes it, before it wakes anybody.
 
     Args:
-        path: of our node.
-        sight: what was read when the watch was set.
-        session: whose node it is.
+        place: of the waiter.
+        before: the node that is watched.
         told: called when there is something to look at.
     """
 
-    def __init__(self, path: str, sight: Sight, session: Session, told: Callable[[], None]) -> None:
-        self._path = path
-        self._session = session
+    def __init__(self, place: Place, before: str, told: Callable[[], None]) -> None:
+        self._place = place
         self._told = told
-        self.sight = sight
+        self.before = before
+        self.sight: Sight | None = None
+        """The line's ground, if it is watched and only the holder is before us."""
         self.sentry = Sentry()
         """Posted at our own node by that request."""
+        self.has_fired = False
         self.asked_at = 0.0
         self.stat: ZnodeStat | None = None
-        """Our own node, seen after the first one had gone."""
+        """Our own node, seen after the holder's had gone."""
 
     def __call__(self, event: WatchedEvent) -> None:
         """Note an event; from the connection's thread."""
-        if event.type == EventType.DELETED:
+        self.has_fired = True
+        place = self._place
+        if place.leaving or place.turn is not self:
+            return  # nobody waits here any more
+        if event.type == EventType.DELETED and self.sight is not None:
             self.asked_at = SYSTEM.now()
-            self._session.spawn(asking.exists(self._path, self.sentry.end), self._heard)
+            # Not "exists": that would leave a watch also on a node that is gone.
+            place.session.spawn(asking.get(place.path, self.sentry.end), self._heard)
         else:
-            self._told()  # the connection's end: nobody knows then
+            self._told()
 
     def _heard(self, result: IAsyncResult) -> None:
         with contextlib.suppress(KazooException):
-            self.stat = result.get_nowait()
+            _, self.stat = result.get_nowait()
         self._told()
 
 
@@ -101,11 +108,17 @@ class Lines:
         """Return the sentry of a line, to be posted with every reading of its ground; None: there are too many."""
         with self._lock:
             sentry = self._sentries.get((session, line))
-            if sentry is None and len(self._sentries) >= MOST:
+            if sentry is None and not self._has_room():
                 return None
             if sentry is None or sentry.ended:
                 sentry = self._sentries[session, line] = Sentry()
             return sentry
+
+    def _has_room(self) -> bool:
+        if len(self._sentries) >= MOST:
+            self._sentries = {key: sentry for key, sentry in self._sentries.items() if not sentry.ended}
+            self._rests = {key: rest for key, rest in self._rests.items() if rest.sight.holds}
+        return len(self._sentries) < MOST
 
     def leave(self, session: Session, line: str, rest: Rest) -> None:
         """Note that a line is empty: our node was alone in it, and is confirmed to be gone."""

@@ -15,7 +15,7 @@ from coordinate import _wire
 from coordinate.errors import AlreadyDone, CorruptRecord, StaleToken
 from coordinate.types import MarkerRecord, MarkerState, MarkerView
 from coordinate_zookeeper import asking
-from coordinate_zookeeper.head import claim_in, untold, written
+from coordinate_zookeeper.head import claim_in, written
 from coordinate_zookeeper.nodes import make, name_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Markers:
             if present is not None and not _supersedes(claim, present):
                 message = f"claim of {scope!r} with token {claim.token} refused: {present.token} is registered"
                 raise StaleToken(message, present.token)
-            if self._commit(session, what, _Change(path, written(claim), version)):
+            if self._commit(session, what, _Change(path, _wire.encode(claim), version)):
                 return
 
     def put(self, scope: str, record: MarkerRecord, token: int) -> None:
@@ -70,8 +70,9 @@ class Markers:
             missing = isinstance(stored, NoNodeError)
             if not missing and _is_there(record, stored[0]):
                 return
-            head = untold(found[0]) if present is None else written(present, record)
-            if self._commit(session, what, _Change(path, head, found[1], key, data, new=missing)):
+            head, version = found
+            head = head if present is None else written(present, record, version)
+            if self._commit(session, what, _Change(path, head, version, key, data, new=missing)):
                 return
 
     def view(self, scope: str) -> MarkerView:
@@ -101,8 +102,7 @@ class Markers:
             (stat,) = session.ask(what, [asking.exists(key)])
             if stat is None:
                 return False
-            data, version = found
-            if self._commit(session, what, _Change(path, untold(data), version, key)):
+            if self._commit(session, what, _Change(path, *found, key)):
                 return True
         return False  # unreachable: the attempts end with an error
 
@@ -123,8 +123,7 @@ class Markers:
             if found is None:
                 make(session, what, path)  # whoever watches for the node has been told by that
                 return
-            data, version = found
-            if self._commit(session, what, _Change(path, untold(data), version)):
+            if self._commit(session, what, _Change(path, *found)):
                 return
 
     def _attempts(self, what: str) -> Iterator[Session]:

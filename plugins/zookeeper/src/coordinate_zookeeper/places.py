@@ -42,6 +42,8 @@ class Place:
         self.lock = threading.Lock()
         """Held during a request for this owner: two at once could make two nodes."""
         self.entry = entry(owner.nonce)
+        self.turn: Turn | None = None
+        """The watch on the one before us, once there was one."""
         self.forget()
         self.queued = False
         """Somebody waits here until he says otherwise."""
@@ -58,8 +60,7 @@ class Place:
         self.grant: Grant | None = None
         self.sentry: Sentry | None = None
         """Posted by the first renewal on each connection."""
-        self.turn: Turn | None = None
-        """Set while only the holder is before us."""
+        self.unwatch()
         self.rest: Rest | None = None
         """Set while nobody was behind us when we got the lease: what we leave when we go."""
         self.in_doubt = False
@@ -76,6 +77,12 @@ class Place:
         """Want the node for another ttl from now on."""
         length = self.session.length
         self._until = time.monotonic() + max(length, self.session.granted, self.grant.ttl if self.grant else 0.0)
+
+    def unwatch(self) -> None:
+        """Stop watching the one before us."""
+        turn, self.turn = self.turn, None
+        if turn is not None:
+            self.session.unwatch(turn.before, turn)
 
     @property
     def number(self) -> int:

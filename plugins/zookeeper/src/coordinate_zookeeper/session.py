@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from kazoo.interfaces import IAsyncResult
+    from kazoo.protocol.states import WatchedEvent
 
     from coordinate_zookeeper.address import Address
 
@@ -186,6 +187,12 @@ class Session:
         driver = self._driver
         if driver is not None:
             call(driver).rawlink(done)
+
+    def unwatch(self, path: str, told: Callable[[WatchedEvent], None]) -> None:
+        """Forget who wanted to be told of a node's next change; no request."""
+        driver = self._driver
+        if driver is not None:
+            driver.unwatch(path, told)
 
     def close(self, *, keep: bool) -> None:
         """Disconnect; with ``keep`` the nodes of the session stay until it expires. Idempotent; never raises."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from coordinate_zookeeper.session import Session
     from coordinate_zookeeper.sessions import Sessions
 
+_NOTHING = (0, b"", 0)
 _POLL_IN_THE_DARK = 1.0
 """Seconds: without a connection nothing is reported."""
 
@@ -38,6 +39,7 @@ class ZooKeeperWatch(Watch):
 
     def __init__(self, nodes: Nodes, sessions: Sessions) -> None:
         self._nodes = nodes
+        self._sessions = sessions
         self._session = sessions.any()
         """Whose connection watches the scopes."""
         self._pid = os.getpid()
@@ -45,8 +47,8 @@ class ZooKeeperWatch(Watch):
         self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pending: set[Topic] = set()
         self._topics: set[Topic] = set()
-        self._told: dict[Topic, tuple[int, bytes]] = {}
-        """Of each scope how many changes were reported, and what its node held after the last one, if we know."""
+        self._told: dict[Topic, tuple[int, bytes, int]] = {}
+        """Of each scope how many changes were reported, and what its node held at which version, if we know."""
         self._armed: set[Topic] = set()
         """Topics whose scope has a watch of ours: a second one would double every report."""
         self._attended: set[Session] = {self._session}
@@ -66,12 +68,12 @@ class ZooKeeperWatch(Watch):
         """Return the eventfd."""
         return self._fd
 
-    def push(self, topic: Topic, head: bytes = b"") -> None:
+    def push(self, topic: Topic, head: bytes = b"", version: int = 0) -> None:
         """Report a topic, and what the node of its scope holds now if that is known; from any thread."""
         with self._lock:
             if not self._closed and topic in self._topics:
                 if topic.kind == "markers":
-                    self._told[topic] = (self._told.get(topic, (0, b""))[0] + 1, head)
+                    self._told[topic] = (self._told.get(topic, _NOTHING)[0] + 1, head, version)
                 self._pending.add(topic)
                 os.eventfd_write(self._fd, 1)
 
@@ -122,8 +124,8 @@ class ZooKeeperWatch(Watch):
     def news(self, topic: Topic) -> News:
         """Return the record that says done, if it came with the last change of its scope."""
         with self._lock:
-            number, head = self._told.get(topic, (0, b""))
-        return News(number, told_in(head))
+            number, head, version = self._told.get(topic, _NOTHING)
+        return News(number, told_in(head, version))
 
     def close(self) -> None:
         """Give up."""
@@ -145,16 +147,24 @@ class ZooKeeperWatch(Watch):
     # The connection's thread
 
     def _fired(self, topic: Topic) -> None:
+        """Watch a scope again after a change; what was told of it before counts no more."""
         with self._lock:
-            self._armed.discard(topic)
-        self._arm(topic)
+            if topic not in self._topics:
+                self._armed.discard(topic)
+                return
+            self._told[topic] = (self._told.get(topic, _NOTHING)[0], b"", 0)
+        self._look_again(topic)
 
     def _arm(self, topic: Topic) -> None:
-        """Watch a scope again, then report it; without a connection report it at once."""
+        """Watch a scope that is not watched."""
         with self._lock:
             if topic not in self._topics or topic in self._armed:
                 return
             self._armed.add(topic)
+        self._look_again(topic)
+
+    def _look_again(self, topic: Topic) -> None:
+        """Set the watch, then report; without a connection report at once."""
         if not self._session.connected:
             self._disarm(topic)
             return
@@ -164,14 +174,16 @@ class ZooKeeperWatch(Watch):
     def _read(self, topic: Topic, result: IAsyncResult) -> None:
         """Report a scope's change with what its node tells; a node that is not there (yet) cannot be watched so."""
         try:
-            data, _ = result.get_nowait()
+            head, stat = result.get_nowait()
         except NoNodeError:
             asked = asking.exists(self._nodes.scope(topic.name), lambda _: self._fired(topic))
             self._session.spawn(asked, lambda result: self._set_again(topic, result))
         except KazooException:
             self._disarm(topic)
         else:
-            self.push(topic, data)
+            # Others look on another session once there is a longer one: its server may be ahead of ours.
+            first_hand = self._session is self._sessions.any()
+            self.push(topic, head if first_hand else b"", stat.version)
 
     def _set_again(self, topic: Topic, result: IAsyncResult) -> None:
         try:
