@@ -52,10 +52,11 @@ def _call(phase: str, context: StepContext, work: Work) -> None:
     call(step=step, site=chosen.site, revision=chosen.revision, token=context.lease.token, check=context.check)
     context.check()
     program = chosen.operation.hooks.get((phase, step))
+    if program is not None or plugins().get_plugins():
+        # They may change what we have seen.
+        work.bench.forget()
     if program is None:
         return
-    # It may change what we have seen.
-    work.bench.forget()
     facts = {
         "FRAPPE_SITE": chosen.site,
         "BOOTSTRAP_REVISION": chosen.revision,

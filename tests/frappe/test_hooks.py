@@ -81,6 +81,18 @@ def test_a_hook_that_fails_before_a_step_leaves_everything_as_it_was(fleet: Flee
     assert "the backup has failed" in record["detail"]
 
 
+def test_what_a_hook_has_changed_is_seen_by_its_step(fleet: Fleet, tmp_path: Path) -> None:
+    """The look from before it does not count, although nobody else has held the lease since."""
+    gate = Gate(tmp_path, "")
+    wait = f"{tmp_path}/arrive.sh; while [ ! -e {tmp_path}/opened ]; do sleep 0.05; done"
+    leader = fleet.start(PRE_MIGRATE_HOOK=program(tmp_path, "hook", wait))
+    gate.wait()
+    fleet.bench.sql("DELETE FROM tabUser WHERE name = 'Administrator'")
+    gate.open()
+    _, err = leader.communicate(timeout=LIMIT)
+    assert (leader.returncode, fleet.commands()["migrate"]) == (81, 0), err
+
+
 def test_a_hook_that_hangs_or_is_no_program_is_found_out(fleet: Fleet, tmp_path: Path) -> None:
     """HOOK_TIMEOUT ends it with all it started; a wrong path is said before anything is done."""
     hook = program(tmp_path, "hook", "sleep 600 & sleep 600")
