@@ -107,15 +107,13 @@ class UnwillingStepsContract(Contract, sealed=True):
             message = "no"
             raise RuntimeError(message)
 
-        plan = one_step(fail)._replace(budget=steps.Budget(failures=2, pause=40.0))
-        started = time.monotonic()
+        plan = one_step(fail)._replace(budget=steps.Budget(failures=2, pause=3600.0))
         with pytest.raises(Contended, match="failed") as contended:
             steps.run(plan, coordinator, timeout=60, blocking=False)
-        assert (contended.value.retry_after, stored(coordinator).failures) == (40.0, 1)
+        assert (contended.value.retry_after, stored(coordinator).failures) == (3600.0, 1)
         assert steps.run(one_step(lambda _: None, "r2"), coordinator, blocking=False) is steps.Outcome.RAN
         with pytest.raises(StepFailed):
             steps.run(plan, coordinator, timeout=60, blocking=False)
-        assert time.monotonic() - started < 40
 
     def test_a_plan_may_know_of_tokens_that_nobody_claimed(self, open_coordinator: Callable[[], Coordinator]) -> None:
         """Left elsewhere, by leaders of a store that has forgotten its tokens since."""
