@@ -166,6 +166,7 @@ def _standin(folder: Path) -> Path:
     return target
 
 
+@cache
 def build(revision: str) -> str:
     """Build the shipped Dockerfile for a revision and return the image's name.
 
@@ -201,7 +202,20 @@ def _build(name: str, options: list[str], **arguments: str) -> str:
         "BUILD_PACKAGES": "pkg-config",
         **arguments,
     }
-    command = ["buildah", "bud", "--isolation", "chroot", "--layers", "--format", "docker", "--tag", name, *options]
+    # By itself it leaves one container, and its mount, of every stage that only copies.
+    command = [
+        "buildah",
+        "bud",
+        "--isolation",
+        "chroot",
+        "--layers",
+        "--force-rm",
+        "--format",
+        "docker",
+        "--tag",
+        name,
+        *options,
+    ]
     command += [word for key, value in given.items() for word in ("--build-arg", f"{key}={value}")]
     with alone(), tempfile.TemporaryDirectory() as temporary:
         _ensure_base()

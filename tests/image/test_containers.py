@@ -45,7 +45,17 @@ def noted(self, what):
 reporting.Reporter.event = noted
 cli.main([])
 """
-LEASE_WITHIN = 0.2
+# What any program of some size imports: how fast the processor is now, with whatever else runs beside it.
+REFERENCE = """
+import time
+began = time.process_time()
+import argparse, asyncio, email.mime.multipart, http.server, json, logging, subprocess, unittest
+import urllib.request, xml.dom.minidom
+with open("/standin/reference", "w") as file:
+    file.write(str(time.process_time() - began))
+"""
+LEASE_WITHIN = 4.0
+"""Times the reference, which takes 50 ms on a processor that has nothing else to do: 200 ms."""
 QUICK = {"MAINTENANCE_WAIT_SECS": "0"}
 
 
@@ -136,15 +146,17 @@ def test_of_two_replicas_one_runs_the_scheduler_and_the_other_takes_over(shared:
 def test_from_the_start_to_the_lease_it_takes_no_longer_than_200_milliseconds(shared: Volume) -> None:
     """Point 29: without the questions to the database, which are the bench Python's; the best of five starts.
 
-    What is limited is the time of the processor: with other tests beside it, the wall clock says how busy they are.
-    Both are left among the artefacts.
+    What is limited is the time of the processor, in units of what it does in that time now: with other tests beside it,
+    the wall clock says how busy they are, and a processor is slower, too. All are left among the artefacts.
     """
     asked, began = shared.folder / "standin" / "asked", shared.folder / "standin" / "began"
     (shared.folder / "standin" / "watched.py").write_text(WATCHED)
-    busy, needed = [], []
+    (shared.folder / "standin" / "reference.py").write_text(REFERENCE)
+    busy, needed, reference = [], [], []
     for number in range(5):
         asked.unlink(missing_ok=True)
-        start = "date +%s.%N >/standin/began; exec /opt/coordinate/bin/python /standin/watched.py"
+        python = "/opt/coordinate/bin/python"
+        start = f"{python} /standin/reference.py; date +%s.%N >/standin/began; exec {python} /standin/watched.py"
         options = ("--entrypoint=sh",)
         replica = Replica(shared, engine.build("v1"), "-c", start, options=options, IMAGE_REV=f"r{number}", **QUICK)
         assert replica.exit_code() == 0, replica.log()
@@ -154,6 +166,8 @@ def test_from_the_start_to_the_lease_it_takes_no_longer_than_200_milliseconds(sh
         questions = [end - start for start, end in spans if end < leading]
         assert 1 <= len(questions) <= 2
         busy.append(float((shared.folder / "standin" / "busy").read_text()))
+        reference.append(float((shared.folder / "standin" / "reference").read_text()))
         needed.append(leading - float(began.read_text()) - sum(questions))
-    (engine.artefacts() / "seconds-to-the-lease.json").write_text(json.dumps({"processor": busy, "wall": needed}))
-    assert 0.01 < min(busy) <= LEASE_WITHIN, (busy, needed)
+    found = {"processor": busy, "wall": needed, "reference": reference}
+    (engine.artefacts() / "seconds-to-the-lease.json").write_text(json.dumps(found))
+    assert 0.1 < min(busy) / min(reference) <= LEASE_WITHIN, found
