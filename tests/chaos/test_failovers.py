@@ -88,6 +88,6 @@ def test_failovers_make_no_second_holder_and_no_token_twice(tmp_path: Path, caps
     assert failovers == FAILOVERS
     assert [verdict.overlaps for verdict in verdicts] == [[]] * STACKS
     assert [verdict.repeats for verdict in verdicts] == [[]] * STACKS
-    assert refused == []
+    assert not refused, json.dumps(refused, indent=1)
     assert len(everything) > failovers / 2
     assert lost + again > 0, "the failovers lost nothing: this run proves nothing"
