@@ -74,7 +74,8 @@ class Volume:
     def history(self) -> list[dict[str, Any]]:
         """Return what the bench commands of all containers reported, in order."""
         path = self.folder / "standin" / "events"
-        lines = path.read_text().splitlines() if path.exists() else []
+        # A line that has no end yet is still being written.
+        lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
         return sorted((json.loads(line) for line in lines), key=lambda line: int(line["ns"]))
 
     def count(self, point: str) -> int:
