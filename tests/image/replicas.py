@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import socket
 import subprocess
 import time
 import urllib.error
@@ -73,7 +74,8 @@ class Volume:
     def history(self) -> list[dict[str, Any]]:
         """Return what the bench commands of all containers reported, in order."""
         path = self.folder / "standin" / "events"
-        lines = path.read_text().splitlines() if path.exists() else []
+        # A line that has no end yet is still being written.
+        lines = path.read_text().rpartition("\n")[0].splitlines() if path.exists() else []
         return sorted((json.loads(line) for line in lines), key=lambda line: int(line["ns"]))
 
     def count(self, point: str) -> int:
@@ -246,19 +248,14 @@ class Front:
 
     def __init__(self, folder: Path, slots: list[Slot]) -> None:
         self._folder = folder
-        self.port = free_port()
         path = folder / "haproxy.cfg"
         path.write_text(self._configuration(slots))
-        environ = {**os.environ, "FRONT_DIR": str(FRONT), "FRONT_BIND": f"127.0.0.1:{self.port}", "SITE": SITE}
-        with (folder / "haproxy.log").open("ab") as log:
+        # A port that is ours before the proxy runs: nobody else gets it meanwhile, and visitors may come at once.
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as door, (folder / "haproxy.log").open("ab") as log:
+            self.port: int = door.getsockname()[1]
+            environ = {**os.environ, "FRONT_DIR": str(FRONT), "FRONT_BIND": f"fd@{door.fileno()}", "SITE": SITE}
             command = [program("haproxy"), "-f", str(path)]
-            self._process = subprocess.Popen(command, env=environ, stdout=log, stderr=log)
-        try:
-            # No ping: the site's may hang, which is what some tests are about.
-            eventually(lambda: ask(self.port, "/").status > 0, within=30, what="the front proxy")
-        except BaseException:
-            self.close()
-            raise
+            self._process = subprocess.Popen(command, env=environ, stdout=log, stderr=log, pass_fds=(door.fileno(),))
 
     @staticmethod
     def _configuration(slots: list[Slot]) -> str:
