@@ -136,7 +136,8 @@ class Fleet:
 
     def history(self) -> list[dict[str, object]]:
         """Return what the bench commands reported, in order."""
-        lines = self.events.read_text().splitlines() if self.events.exists() else []
+        # A line that has no end yet is still being written.
+        lines = self.events.read_text().rpartition("\n")[0].splitlines() if self.events.exists() else []
         return sorted((json.loads(line) for line in lines), key=lambda line: line["ns"])
 
     def count(self, point: str) -> int:

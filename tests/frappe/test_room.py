@@ -19,6 +19,7 @@ from frappe_bootstrap.front import Front
 from frappe_bootstrap.room import Room
 from frappe_bootstrap.room_page import SiteRow, Snapshot, duration, html, metrics
 from frappe_bootstrap.status import StepStatus
+from tests.servers import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,13 +33,6 @@ STEPS = (
 WAITING = Snapshot("waiting", "image:2", "pod-1", 31.0, "", (SiteRow("shop", "pod-0[7]", STEPS),))
 BROKEN = StepStatus("migrate", "failed", BEGUN, 3, failures=3, last_lines=("Traceback", "<script>alert(1)</script>"))
 FAILED = Snapshot("failed", "image:2", "pod-1", 31.0, "", (SiteRow("shop", "", (BROKEN,)),))
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Rooms:
