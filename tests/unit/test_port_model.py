@@ -29,6 +29,11 @@ TOKENS = st.integers(1, 6)
 STEPS = st.sampled_from(["one", "two"])
 
 
+def is_over(old: MarkerRecord) -> bool:
+    """Return whether a record tells of the end of its attempt; all records of this model are of the same one."""
+    return old.state is not MarkerState.IN_PROGRESS
+
+
 class Port(RuleBasedStateMachine):
     """Three clients, two names, one scope."""
 
@@ -119,14 +124,15 @@ class Port(RuleBasedStateMachine):
 
     @rule(who=WHO, token=TOKENS, step=STEPS, state=st.sampled_from(list(MarkerState)), finished=st.sampled_from([1, 2]))
     def put(self, who: int, token: int, step: str, state: MarkerState, finished: int) -> None:
-        """Only under the claimed token, and nothing but itself over what is done."""
+        """Only under the claimed token, nothing but itself over what is done, and no progress over a later end."""
         written = record(step, state, token=token, finished=float(finished))
         old = self.records.get(step)
         claimed = self.claim is not None and self.claim.token == token
         free = old is None or old.state is not MarkerState.DONE or old == written
         error = AlreadyDone if claimed else StaleToken
+        late = old is not None and state is MarkerState.IN_PROGRESS and old.token == token and is_over(old)
         if self.accepted(claimed and free, lambda: self.clients[who].put_marker("site", written, token), error):
-            self.records[step] = written
+            self.records[step] = old if old is not None and late else written
 
     @rule(who=WHO, step=STEPS)
     def delete(self, who: int, step: str) -> None:

@@ -20,6 +20,7 @@ from coordinate.testing.lease_port import granted
 from coordinate.testing.watch_port import woken
 from coordinate.types import Claim, Granted, Renewed, Topic
 from coordinate_etcd.ensemble import Ensemble
+from coordinate_etcd.watch import EtcdWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,12 @@ def test_followers_are_told_the_record_by_the_change_itself(
     topic, done = Topic("markers", "site"), record(token=7)
     client.claim("site", Claim(7, mint()))
     watch = other.watch()
+    assert isinstance(watch, EtcdWatch)
     watch.add(topic)
+    # What is written before etcd has begun to watch is reported, not told.
+    eventually(
+        lambda: (interest := watch.followed(topic)) is not None and interest.number is not None, what="the watch"
+    )
     asked: list[str] = []
     original = Ensemble.call
 
