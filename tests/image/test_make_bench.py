@@ -137,6 +137,7 @@ def test_links_to_nothing_and_pipes_are_no_obstacle(workshop: Workshop) -> None:
         ("https://CANARYtoken@git.example/shop", "CANARYtoken", 1),
         ("https://CANARYtoken:@git.example/shop", "CANARYtoken", 1),
         ("https://CANARYtoken:x-oauth-basic@git.example/shop", "CANARYtoken", 1),
+        ("https://CANARYtoken:x@git.example/shop", "CANARYtoken", 1),
         ("https://CANARYtoken:x-oauth-basic@git.example/shop", "x-oauth-basic", 0),
         ("https://x:CANARY%2Btoken@git.example/shop", "CANARY+token", 1),
         ("https://x:CANARY%2Btoken@git.example/shop", "CANARY%2Btoken", 1),

@@ -274,6 +274,13 @@ def test_a_pod_that_ends_takes_requests_until_every_proxy_knows(values: dict[str
     assert sleeps["web"] + GRACEFUL < pod["terminationGracePeriodSeconds"]
 
 
+def test_a_pod_that_could_not_end_in_time_is_not_rendered() -> None:
+    """Who waits longer before the end has less left for the requests that are under way."""
+    with pytest.raises(Exception, match=r"web\.gracePeriodSeconds must be at least"):
+        _rendered({"web": {"leaveSeconds": 30}})
+    _rendered({"web": {"leaveSeconds": 30, "gracePeriodSeconds": 65}})
+
+
 def _seconds(command: list[str]) -> int:
     program, seconds = command
     assert program == "sleep"

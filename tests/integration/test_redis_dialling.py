@@ -121,6 +121,21 @@ def test_a_name_server_that_is_gone_gets_few_questions(shared: RedisServer, name
         each.close()
 
 
+def test_look_ups_that_never_end_do_not_shut_a_host_out_for_ever(
+    shared: RedisServer, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not counted after a while; but there is an end to them, too."""
+    monkeypatch.setattr(dialling, "FORGOTTEN", 0.0)
+    monkeypatch.setattr(dialling, "HUNG", 2 * MOST)
+    backend = opened(by_name(shared), 0.01)
+    names.fall_silent()
+    for _ in range(3 * MOST):
+        refused(backend)
+    eventually(lambda: len(names.asked) == 2 * MOST, what="the questions")
+    assert dials() == 2 * MOST
+    backend.close()
+
+
 def test_a_forked_child_begins_to_count_anew(shared: RedisServer, names: Names) -> None:
     """The threads of its parent are not there; it can ask, and find the server."""
     backend = opened(by_name(shared), 0.01)

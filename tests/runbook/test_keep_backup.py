@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 import os
 import re
 import sqlite3
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
     from tests.acceptance.fleet import Fleet
 
-JOURNAL = "frappe_bootstrap_maintenance"
-
 
 class Shop:
     """A site that serves v1."""
@@ -35,23 +32,26 @@ class Shop:
         self._site = fleet.sites / SITE
         self._database = fleet.folder / "database" / "shop.sqlite"
 
-    def journal(self, **marks: bool) -> None:
-        """Write into the site's configuration how far a maintenance has got."""
-        path = self._site / "site_config.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), JOURNAL: marks}))
-
     def write(self, word: str) -> None:
         """Change the data, as a visitor or a patch does."""
         with contextlib.closing(sqlite3.connect(self._database)) as connection, connection:
             connection.execute("DELETE FROM tabSingles WHERE doctype = 'Note'")
             connection.execute("INSERT INTO tabSingles (doctype, field, value) VALUES ('Note', 'word', ?)", (word,))
 
-    def keep(self, program: Path | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-        """Run the hook before v2, and return what became of it; ``program``: a folder of commands that come first."""
+    def keep(self, program: Path | None = None, drop: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+        """Run the hook before v2, and return what became of it.
+
+        Args:
+            program: a folder of commands that come first.
+            drop: a variable that it lacks.
+            env: further ones.
+        """
         (replica,) = self._compose.replicas
-        facts = {"BENCH_DIR": str(replica.bench), "FRAPPE_SITE": SITE, "BOOTSTRAP_REVISION": "v2"}
+        facts = {"BENCH_DIR": str(replica.bench), "FRAPPE_SITE": SITE}
+        facts |= {"BOOTSTRAP_REVISION": "v2", "BOOTSTRAP_MIGRATING": ""}
         folders = [*filter(None, [program]), replica.bench / "env/bin", os.environ["PATH"]]
         environ = {**self._compose.fleet.environ, **facts, "PATH": ":".join(map(str, folders)), **env}
+        environ.pop(drop, None)
         command = [EXAMPLE / "bin" / "keep-backup"]
         return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
 
@@ -75,13 +75,37 @@ def shop(fleet: Fleet) -> Shop:
 
 
 def test_what_a_first_attempt_finds_is_kept_whatever_later_ones_find(shop: Shop) -> None:
-    """As long as the journal says that the data may have been changed; the log names what is kept."""
+    """As long as the database says that it is half migrated, by whatever revision; the log names what is kept."""
     shop.write("before")
     assert "kept: " in shop.keep().stdout
-    shop.journal(known=True, changed=True)
     shop.write("half")
-    assert "kept as it is: " in shop.keep().stdout
+    for migrating in ("v2", "v1.5"):
+        assert "kept as it is: " in shop.keep(BOOTSTRAP_MIGRATING=migrating).stdout
     assert shop.kept("v2") == {"before-v2": "before"}
+
+
+@pytest.mark.parametrize("mode", ["maintenance", "live"])
+def test_a_revision_that_comes_again_finds_what_was_written_since(shop: Shop, mode: str) -> None:
+    """After a rollback and weeks of work, or under a name that does not change: the old backup is not the way back."""
+    for word in ("first", "second"):
+        shop.write(word)
+        assert shop.keep(UPGRADE_MODE=mode).returncode == 0
+    assert shop.kept("v2")["before-v2"] == "second"
+
+
+def test_what_is_half_migrated_is_never_named_after_what_was_before(shop: Shop) -> None:
+    """An attempt without the hook has begun already; before another revision it is what there is."""
+    shop.write("half")
+    assert "kept nothing: " in shop.keep(BOOTSTRAP_MIGRATING="v2").stdout
+    assert shop.kept() == {}
+    assert shop.keep(BOOTSTRAP_REVISION="v3", BOOTSTRAP_MIGRATING="v2").returncode == 0
+    assert shop.kept("v3") == {"before-v3": "half"}
+
+
+def test_who_does_not_know_how_the_database_is_keeps_nothing(shop: Shop) -> None:
+    """The fact is missing: the hook fails, and nothing is migrated."""
+    assert shop.keep(program=None, drop="BOOTSTRAP_MIGRATING").returncode != 0
+    assert shop.kept() == {}
 
 
 def test_after_an_attempt_that_has_changed_nothing_what_visitors_have_written_since_is_kept_too(shop: Shop) -> None:
@@ -93,15 +117,6 @@ def test_after_an_attempt_that_has_changed_nothing_what_visitors_have_written_si
     assert kept.pop("before-v2") == "tuesday"
     ((name, word),) = kept.items()
     assert (bool(re.fullmatch(r"before-v2@\d{8}T\d{6}Z", name)), word) == (True, "monday")
-
-
-def test_a_site_that_stays_open_has_no_journal_and_keeps_the_first(shop: Shop) -> None:
-    """UPGRADE_MODE=live: nobody knows what an earlier attempt has done."""
-    shop.write("before")
-    shop.keep(UPGRADE_MODE="live")
-    shop.write("half")
-    shop.keep(UPGRADE_MODE="live")
-    assert shop.kept("v2") == {"before-v2": "before"}
 
 
 def test_a_backup_that_fails_in_the_middle_is_none(shop: Shop, tmp_path: Path) -> None:

@@ -23,11 +23,14 @@ NO_PASSWORDS = ("", "x-oauth-basic")
 
 
 def token_of(address: str) -> str:
-    """Return the secret part of an address: the password, else the name, which over ssh is only a name."""
+    """Return the secret part of an address: the password, else the name, which over ssh is only a name.
+
+    Services that take a token as the name accept any word as the password; one that is too short is none.
+    """
     parts = urllib.parse.urlsplit(address)
     userinfo, at, _ = parts.netloc.rpartition("@")
     name, _, password = userinfo.partition(":")
-    if password not in NO_PASSWORDS:
+    if password not in NO_PASSWORDS and len(password) >= SHORTEST:
         return password
     return name if at and parts.scheme in {"http", "https"} else ""
 

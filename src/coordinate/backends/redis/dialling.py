@@ -10,16 +10,21 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from redis import exceptions as driver
+
+from coordinate._clock import SYSTEM
 
 if TYPE_CHECKING:
     from coordinate.backends.redis.wires import Wire
 
 MOST = 4
 """Attempts to one host that may go on after nobody waits for them: further ones would fail like these."""
+FORGOTTEN = 60.0
+"""Seconds after which such an attempt does not count any more: a look-up may hang for ever, while others work again."""
+HUNG = 64
+"""Attempts that may hang for ever: each is a thread."""
 
 
 class Dial:
@@ -86,7 +91,7 @@ class _Attempt:
     def __init__(self, host: str, wire: Wire) -> None:
         self.over = threading.Event()
         self.error: Exception | None = None
-        self._host = host
+        self.host = host
         self._wire = wire
         self._lock = threading.Lock()
         self._left = False
@@ -102,7 +107,7 @@ class _Attempt:
             thread.start()
         except RuntimeError as error:
             self.over.set()
-            message = f"no connection to {self._host}: {error}"
+            message = f"no connection to {self.host}: {error}"
             raise driver.ConnectionError(message) from error
 
     def leave(self) -> bool:
@@ -110,7 +115,7 @@ class _Attempt:
         with self._lock:
             self._left = not self.over.is_set()
             if self._left:
-                _LEFT.note(self._host, 1)
+                _LEFT.add(self)
             return self._left
 
     def _run(self) -> None:
@@ -122,11 +127,11 @@ class _Attempt:
             self.over.set()
             if self._left:
                 self._wire.disconnect()
-                _LEFT.note(self._host, -1)
+                _LEFT.discard(self)
 
 
 class _Left:
-    """How many attempts are under way that nobody waits for any more, by host."""
+    """The attempts that are under way although nobody waits for them any more, by host: since when."""
 
     def __init__(self) -> None:
         self.reset()
@@ -134,18 +139,23 @@ class _Left:
     def reset(self) -> None:
         """Forget them: their threads, of which one may hold the lock, do not exist in a forked child."""
         self._lock = threading.Lock()
-        self._numbers: Counter[str] = Counter()
+        self._since: dict[_Attempt, float] = {}
 
     def number(self, host: str) -> int:
-        """Return how many there are."""
-        return self._numbers[host]
-
-    def note(self, host: str, change: int) -> None:
-        """Count one more or one fewer."""
+        """Return how many there are that still count."""
         with self._lock:
-            self._numbers[host] += change
-            if not self._numbers[host]:
-                del self._numbers[host]
+            since = [at for attempt, at in self._since.items() if attempt.host == host]
+        return MOST if len(since) >= HUNG else sum(SYSTEM.now() - at < FORGOTTEN for at in since)
+
+    def add(self, attempt: _Attempt) -> None:
+        """Note one more."""
+        with self._lock:
+            self._since[attempt] = SYSTEM.now()
+
+    def discard(self, attempt: _Attempt) -> None:
+        """Note that it has ended."""
+        with self._lock:
+            self._since.pop(attempt, None)
 
 
 _LEFT = _Left()
