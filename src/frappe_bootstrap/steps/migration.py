@@ -39,6 +39,7 @@ class Migration:
             )
         revisions.judge(self._work.settings, state)
         upgrade.check(self._work)
+        upgrade.drop_stale_notes(self._work, context, state)
         return state
 
     def _migrate(self, context: StepContext) -> None:
