@@ -50,7 +50,7 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
                                shows the page, too, until this container is ready; default: none
 ``FAILURE_PAGE_SECS``          seconds for which the waiting room shows a failure before the container ends; default 0
 ``BOOTSTRAP_STATE_DIR``        folder of the file that the probes read; default: in /run, /dev/shm or /tmp
-``ON_UPGRADE``                 supervised, when a newer revision begins its work: ``unready`` (default), ``stop``
+``ON_UPGRADE``                 supervised, when a newer one closes or changes the site: ``unready`` (default), ``stop``
                                (COMMAND gets SIGTERM, then exit code 87), or ``ignore``
 ``STOP_POLICY``                SIGTERM while a step runs: ``abort`` it at once (default) or ``finish`` it first
 ``STOP_GRACE``                 seconds that ``finish`` may take; a second signal aborts at once; default 3600
