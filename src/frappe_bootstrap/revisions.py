@@ -233,14 +233,23 @@ def is_undone(settings: Settings, state: State, view: MarkerView) -> bool:
     return reached is None or reached.schema != describe(settings.bench).schema
 
 
+def check(settings: Settings, state: State) -> None:
+    """Return if the site may be changed by this image: before the hook, before it is closed, before the first effect.
+
+    Raises:
+        StepRefused: the database is ahead of the image, also where it may be served all the same; or as for `judge`.
+    """
+    if judge(settings, state) is Verdict.TOLERATED:
+        refuse(f"site {settings.site} is ahead of this image; it is never migrated backwards", EXIT_DOWNGRADE)
+
+
 def begin(work: Work, context: StepContext, state: State) -> None:
     """Say in the database that a migration begins, before its first effect: older images refuse from now on.
 
     Raises:
         StepRefused: the database is ahead of the image, as it is now.
     """
-    if judge(work.settings, state) is Verdict.TOLERATED:
-        refuse(f"site {work.settings.site} is ahead of this image; it is never migrated backwards", EXIT_DOWNGRADE)
+    check(work.settings, state)
     ours = describe(work.settings.bench)
     value = Migrating(
         revision=context.revision,
