@@ -156,8 +156,10 @@ def _judge_migration(settings: Settings, record: SiteRecord, under_way: Migratin
     """Judge an image that comes across a migration to another one."""
     ours = describe(settings.bench)
     found = compare(ours, under_way.apps, under_way.patches)
-    # Equal patches do not tell the one before from the one after; what the database was brought to does.
-    if record.revision is not None and record.revision.schema == ours.schema:
+    # Equal patches do not tell the one before from the one after; what the database was brought to does. The same code
+    # under a name of its own is what an operator brings next, to get back from there.
+    reached = record.revision
+    if reached is not None and (reached.revision, reached.schema) == (settings.revision, ours.schema):
         found = found._replace(order=Order.OLDER)
     left = mark(settings.revision, ours.schema) in under_way.earlier
     return _ahead(settings, found, f"is being migrated to revision {under_way.revision}", left=left)

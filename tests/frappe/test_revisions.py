@@ -314,6 +314,21 @@ def test_an_image_with_an_earlier_document_type_is_older_also_while_another_one_
     assert use_image(fleet, OLD, doctype="fourth").run("echo", IMAGE_REV="d")[0] == 0
 
 
+def test_the_code_from_before_a_failed_upgrade_may_be_brought_next_under_a_new_name_only(fleet: Fleet) -> None:
+    """The way back without a backup; under each name that the database has been at it is older, as ever."""
+    for name in ("a", "b"):
+        assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV=name)[0] == 0
+    failing = {"IMAGE_REV": "c", "STANDIN_FAIL": "migrate:after_patches"}
+    assert use_image(fleet, OLD, doctype="second").run(**failing)[0] == 76
+    for name in ("a", "b"):
+        code, _, err = use_image(fleet, OLD, doctype="first").run("echo", IMAGE_REV=name)
+        assert (code, "is older than that" in err) == (84, True), err
+    code, _, err = use_image(fleet, OLD, doctype="first").run("echo", IMAGE_REV="d")
+    assert code == 0, err
+    assert (rows(fleet)["revision"]["revision"], "migrating" in rows(fleet)) == ("d", False)
+    assert use_image(fleet, OLD, doctype="second").run("echo", IMAGE_REV="c")[0] == 84
+
+
 def test_a_record_of_an_earlier_version_has_no_list_and_begins_one(fleet: Fleet) -> None:
     """It is read as before; what it says is left behind by the next migration."""
     assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV="a")[0] == 0
