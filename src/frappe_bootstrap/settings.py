@@ -55,7 +55,9 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``STOP_POLICY``                SIGTERM while a step runs: ``abort`` it at once (default) or ``finish`` it first
 ``STOP_GRACE``                 seconds that ``finish`` may take; a second signal aborts at once; default 3600
 ``PRE_CONFIG_HOOK``            program to run before the step config; if it fails, the step has not begun. Its
-                               environment: FRAPPE_SITE, BOOTSTRAP_REVISION, BOOTSTRAP_TOKEN, BOOTSTRAP_STEP
+                               environment: FRAPPE_SITE, BOOTSTRAP_REVISION, BOOTSTRAP_TOKEN, BOOTSTRAP_STEP; those of
+                               migrate and apps also have BOOTSTRAP_MIGRATING: the revision that an unfinished
+                               migration in the database was bringing, empty if there is none
 ``POST_CONFIG_HOOK``           the same, after it; if it fails, the step has failed
 ``PRE_SITE_HOOK``              before a site is created
 ``POST_SITE_HOOK``             after that
