@@ -47,7 +47,7 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``BOOTSTRAP_MODE``             ``exec`` (default): COMMAND replaces this process; ``supervise``: it runs under it
 ``WAITING_ROOM_PORT``          web port on which a page is served until COMMAND starts; default: none
 ``HEALTH_PORT``                port for ``/livez``, ``/readyz``, ``/status.json`` and ``/metrics``; at other paths it
-                               shows the page, too, until this container is ready; default: none
+                               shows the page, too; default: none
 ``FAILURE_PAGE_SECS``          seconds for which the waiting room shows a failure before the container ends; default 0
 ``BOOTSTRAP_STATE_DIR``        folder of the file that the probes read; default: in /run, /dev/shm or /tmp
 ``ON_UPGRADE``                 supervised, when a newer one closes or changes the site: ``unready`` (default), ``stop``
