@@ -57,7 +57,7 @@ class Site:
         Args:
             timeout: longest wait for others, in seconds.
             believe: a record that says done was made since we started, after its maker had looked.
-            blocking: False: never stand in line for the site.
+            blocking: False: never stand in line for the site; a claim of another lease store is waited out for its ttl.
 
         Raises:
             Contended: it is somebody else's turn, and we were told not to wait for that.
