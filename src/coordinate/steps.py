@@ -79,7 +79,8 @@ def run(
         timeout: longest time in seconds to wait for others; a step of our own is bounded by its own timeout.
         observer: called with each `Event`; must not block.
         lead: False: only wait for the others; the lease is never asked for.
-        blocking: False: never wait for others, nor for another attempt after a failure of our own.
+        blocking: False: never wait for others, nor for another attempt after a failure of our own. Only a leader of
+            another lease store, which nothing but its claim tells of, is waited out: for the claim's ttl, in the lease.
         floor: tokens are greater than this, and than any that was claimed: where else a token may have been left.
 
     Raises:

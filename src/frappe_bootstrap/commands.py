@@ -155,15 +155,17 @@ def _retry(works: list[Work], coordinator: Coordinator, words: Sequence[str]) ->
 
 
 def _free(work: Work, coordinator: Coordinator, scope: str) -> Lease:
-    """Return the lease, unless somebody is at work.
+    """Return the lease, if it is to be had at once.
 
     Raises:
-        Contended: somebody is; it says who.
+        Contended: somebody is at work, it says who; or the store lets nobody in yet.
     """
     try:
         return owning.own(work, coordinator, work.settings.wait_timeout, scope=scope, blocking=False)
     except Contended as contended:
-        message = f"somebody is at work, so nothing was cleared; try again when that has ended: {contended}"
+        # A quarantined store, or one whose last holder is dead for less than its ttl, knows of nobody.
+        why = "the lease is not to be had now" if contended.holder is None else "somebody is at work"
+        message = f"{why}, so nothing was cleared; try again when that has ended: {contended}"
         raise Contended(message, contended.holder) from contended
 
 

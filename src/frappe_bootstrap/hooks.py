@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from coordinate.steps import Step, StepContext
     from frappe_bootstrap.work import Work
 
+_OF_DATABASES = ("migrate", "apps")
+"""The steps that look at the database anyway; a hook of any other one does not need it to answer."""
+
 
 def around(step: Step, work: Work, check: Callable[[StepContext], object] | None = None) -> Step:
     """Return a step with its hooks; ``check`` comes before them and refuses what must not begin."""
@@ -52,6 +55,7 @@ def _call(phase: str, context: StepContext, work: Work) -> None:
     call(step=step, site=chosen.site, revision=chosen.revision, token=context.lease.token, check=context.check)
     context.check()
     program = chosen.operation.hooks.get((phase, step))
+    unfinished = _unfinished(context, work) if program is not None and step in _OF_DATABASES else {}
     if program is not None or plugins().get_plugins():
         # They may change what we have seen.
         work.bench.forget()
@@ -62,6 +66,7 @@ def _call(phase: str, context: StepContext, work: Work) -> None:
         "BOOTSTRAP_REVISION": chosen.revision,
         "BOOTSTRAP_TOKEN": str(context.lease.token),
         "BOOTSTRAP_STEP": step,
+        **unfinished,
     }
     context.run(
         [program],
@@ -71,6 +76,12 @@ def _call(phase: str, context: StepContext, work: Work) -> None:
         on_line=lambda text: work.log(step, f"{phase} hook: {text}"),
         timeout=chosen.operation.hook_timeout,
     )
+
+
+def _unfinished(context: StepContext, work: Work) -> dict[str, str]:
+    """Return the revision that an unfinished migration in the database was bringing, as it is now; "" if none is."""
+    migrating = work.bench.known_state(context).record.migrating
+    return {"BOOTSTRAP_MIGRATING": "" if migrating is None else migrating.revision}
 
 
 @functools.cache

@@ -57,7 +57,7 @@ class Site:
         Args:
             timeout: longest wait for others, in seconds.
             believe: a record that says done was made since we started, after its maker had looked.
-            blocking: False: never stand in line for the site.
+            blocking: False: never stand in line for the site; a claim of another lease store is waited out for its ttl.
 
         Raises:
             Contended: it is somebody else's turn, and we were told not to wait for that.
@@ -116,10 +116,20 @@ class Site:
         undone = [record for record in found if record is None or record.state is not MarkerState.DONE]
         return not undone, next(filter(None, undone), None)
 
-    def is_migrated(self) -> bool:
-        """Return whether the migration is recorded as done; the database may know better."""
-        record = self.markers.view().find("migrate", self.plan.revision)
-        return record is not None and record.state is MarkerState.DONE
+    def is_restored(self) -> bool:
+        """Return whether the migration is recorded as done, and the database of the healthy site says otherwise.
+
+        Raises:
+            StepRefused: the database is ahead of the image.
+            BackendUnavailable: no look succeeded within WAIT_TIMEOUT.
+            Interrupted: asked to stop.
+        """
+        view = self.markers.view()
+        record = view.find("migrate", self.plan.revision)
+        if record is None or record.state is not MarkerState.DONE:
+            return False
+        state = self._look()
+        return state.kind is Kind.HEALTHY and revisions.is_undone(self.work.settings, state, view)
 
     def allows(self, record: MarkerRecord, born: float) -> bool:
         """Return whether a process that started at ``born`` (wall clock) may expect another attempt at a step."""

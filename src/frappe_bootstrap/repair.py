@@ -7,7 +7,6 @@ attempts cleared, so that the fleet may boot. Not promised: anything about what 
 from __future__ import annotations
 
 import secrets
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from coordinate.errors import Contended
@@ -21,8 +20,9 @@ from frappe_bootstrap.steps.creation import Creation
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from coordinate import Coordinator
+    from coordinate import Coordinator, Lease
     from coordinate.events import Event
+    from coordinate.marker import Markers
     from coordinate.steps import StepContext
     from frappe_bootstrap.work import Work
 
@@ -63,12 +63,21 @@ def _run(work: Work, coordinator: Coordinator, step: Step, observer: Callable[[E
         run(plan, coordinator, timeout=work.settings.boot_timeout, observer=observer, floor=floor(work))
     finally:
         markers.reset(step.name, revision)
-    # Who leads by now tries again already; what it has begun must not be cleared.
-    with suppress(Contended), own(work, coordinator, work.settings.wait_timeout, blocking=False) as lease:
-        for known in markers.view().records:
-            if known.step == step.name and known.state is MarkerState.FAILED:
-                lease.check()
-                markers.reset(known.step, known.revision)
+    # Who leads by now tries again already, if it is of the failed revision; what it has begun must not be cleared.
+    try:
+        with own(work, coordinator, work.settings.wait_timeout, blocking=False) as lease:
+            _clear(markers, step.name, lease)
+    except Contended as contended:
+        text = f"failed attempts were not cleared ({contended}); then: frappe-bootstrap retry {work.settings.site}"
+        work.log(step.name, text)
+
+
+def _clear(markers: Markers, step: str, lease: Lease) -> None:
+    """Clear the records of failed attempts at a step, of all revisions."""
+    for known in markers.view().records:
+        if known.step == step and known.state is MarkerState.FAILED:
+            lease.check()
+            markers.reset(known.step, known.revision)
 
 
 def _redactor(work: Work) -> Callable[[str], str]:

@@ -156,8 +156,10 @@ def _judge_migration(settings: Settings, record: SiteRecord, under_way: Migratin
     """Judge an image that comes across a migration to another one."""
     ours = describe(settings.bench)
     found = compare(ours, under_way.apps, under_way.patches)
-    # Equal patches do not tell the one before from the one after; what the database was brought to does.
-    if record.revision is not None and record.revision.schema == ours.schema:
+    # Equal patches do not tell the one before from the one after; what the database was brought to does. The same code
+    # under a name of its own is what an operator brings next, to get back from there.
+    reached = record.revision
+    if reached is not None and (reached.revision, reached.schema) == (settings.revision, ours.schema):
         found = found._replace(order=Order.OLDER)
     left = mark(settings.revision, ours.schema) in under_way.earlier
     return _ahead(settings, found, f"is being migrated to revision {under_way.revision}", left=left)
@@ -233,14 +235,23 @@ def is_undone(settings: Settings, state: State, view: MarkerView) -> bool:
     return reached is None or reached.schema != describe(settings.bench).schema
 
 
+def check(settings: Settings, state: State) -> None:
+    """Return if the site may be changed by this image: before the hook, before it is closed, before the first effect.
+
+    Raises:
+        StepRefused: the database is ahead of the image, also where it may be served all the same; or as for `judge`.
+    """
+    if judge(settings, state) is Verdict.TOLERATED:
+        refuse(f"site {settings.site} is ahead of this image; it is never migrated backwards", EXIT_DOWNGRADE)
+
+
 def begin(work: Work, context: StepContext, state: State) -> None:
     """Say in the database that a migration begins, before its first effect: older images refuse from now on.
 
     Raises:
         StepRefused: the database is ahead of the image, as it is now.
     """
-    if judge(work.settings, state) is Verdict.TOLERATED:
-        refuse(f"site {work.settings.site} is ahead of this image; it is never migrated backwards", EXIT_DOWNGRADE)
+    check(work.settings, state)
     ours = describe(work.settings.bench)
     value = Migrating(
         revision=context.revision,

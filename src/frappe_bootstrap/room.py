@@ -42,8 +42,8 @@ class Room:
 
     Args:
         web_port: page and 503 for everything; 0: not served.
-        health_port: ``/livez``, ``/readyz``, ``/status.json``, ``/metrics``; page and 503 for everything else until
-            this container is ready, so that a service of its own may show it; 0: not served.
+        health_port: ``/livez``, ``/readyz``, ``/status.json``, ``/metrics``; page and 503 for everything else, so that
+            a service of its own may show it, also while the command of a ready container is not up yet; 0: not served.
         look: returns what is to be shown; called from the room's own threads, at most once a second.
         log: gets a line when a port cannot be had.
     """
@@ -56,8 +56,8 @@ class Room:
         self._lock = threading.Lock()
         self._seen: Snapshot | None = None
         self._seen_at = 0.0
-        self._web = self._serve(web_port, web=True)
-        self._health = self._serve(health_port, web=False) if health_port != web_port else None
+        self._web = self._serve(web_port)
+        self._health = self._serve(health_port) if health_port != web_port else None
 
     def __enter__(self) -> Self:
         return self
@@ -79,11 +79,11 @@ class Room:
                 self._seen, self._seen_at = self._look(), now
             return self._seen
 
-    def _serve(self, port: int, *, web: bool) -> _Server | None:
+    def _serve(self, port: int) -> _Server | None:
         if not port:
             return None
         try:
-            server = _Server(port, self, web=web)
+            server = _Server(port, self)
         except OSError as error:
             self._log(f"port {port} cannot be served while this container waits: {error.strerror}")
             return None
@@ -104,9 +104,8 @@ class _Server(http.server.ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 128
 
-    def __init__(self, port: int, room: Room, *, web: bool) -> None:
+    def __init__(self, port: int, room: Room) -> None:
         self.room = room
-        self.web = web
         self.address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         super().__init__(("::" if self.address_family == socket.AF_INET6 else "", port), _Handler)
 
@@ -137,10 +136,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path in HEALTH_PATHS:
             self._health(path)
-        elif self.server.web or not self.server.room.snapshot().ready:
-            self._wait_please(path)
         else:
-            self._say(404, "text/plain", b"not found\n")
+            self._wait_please(path)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_GET  # noqa: N815 -- the names are http.server's
 

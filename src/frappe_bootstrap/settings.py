@@ -47,15 +47,17 @@ Each variable marked *secret* may also be given as ``NAME_FILE``, the path of a 
 ``BOOTSTRAP_MODE``             ``exec`` (default): COMMAND replaces this process; ``supervise``: it runs under it
 ``WAITING_ROOM_PORT``          web port on which a page is served until COMMAND starts; default: none
 ``HEALTH_PORT``                port for ``/livez``, ``/readyz``, ``/status.json`` and ``/metrics``; at other paths it
-                               shows the page, too, until this container is ready; default: none
+                               shows the page, too; default: none
 ``FAILURE_PAGE_SECS``          seconds for which the waiting room shows a failure before the container ends; default 0
 ``BOOTSTRAP_STATE_DIR``        folder of the file that the probes read; default: in /run, /dev/shm or /tmp
-``ON_UPGRADE``                 supervised, when a newer revision begins its work: ``unready`` (default), ``stop``
+``ON_UPGRADE``                 supervised, when a newer one closes or changes the site: ``unready`` (default), ``stop``
                                (COMMAND gets SIGTERM, then exit code 87), or ``ignore``
 ``STOP_POLICY``                SIGTERM while a step runs: ``abort`` it at once (default) or ``finish`` it first
 ``STOP_GRACE``                 seconds that ``finish`` may take; a second signal aborts at once; default 3600
 ``PRE_CONFIG_HOOK``            program to run before the step config; if it fails, the step has not begun. Its
-                               environment: FRAPPE_SITE, BOOTSTRAP_REVISION, BOOTSTRAP_TOKEN, BOOTSTRAP_STEP
+                               environment: FRAPPE_SITE, BOOTSTRAP_REVISION, BOOTSTRAP_TOKEN, BOOTSTRAP_STEP; those of
+                               migrate and apps also have BOOTSTRAP_MIGRATING: the revision that an unfinished
+                               migration in the database was bringing, empty if there is none
 ``POST_CONFIG_HOOK``           the same, after it; if it fails, the step has failed
 ``PRE_SITE_HOOK``              before a site is created
 ``POST_SITE_HOOK``             after that

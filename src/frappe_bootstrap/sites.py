@@ -10,6 +10,7 @@ again; meanwhile others may be free.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,7 +26,7 @@ from coordinate.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from coordinate import Coordinator, Lease
     from coordinate.types import MarkerRecord
@@ -69,6 +70,8 @@ class Sites:
         self._waited_for: set[str] = set()
         self._not_before: dict[str, float] = {}
         """When to come back to a site that was somebody else's."""
+        self._restored: set[str] = set()
+        """Sites with a given-up step whose database is from before what is recorded as done."""
         self._slot: Lease | None = None
         self._born = time.time()
         """By the clock that others record by: it is compared with their records, as a budget does."""
@@ -109,7 +112,8 @@ class Sites:
             if done:
                 self._finish(site)
             elif undone is not None and not site.allows(undone, self._born):
-                self._look_at_given_up(site, undone)
+                if self._is_to_do_again(site, undone):
+                    return site
             elif site.name in self._declined:
                 self._bear_decline(site, undone)
             elif site.is_free():
@@ -127,31 +131,43 @@ class Sites:
         """Look at a site that is done, unless it was done since we came, and by an image like ours."""
         self._attempt(site, believe=site.name in self._waited_for and site.is_of_this_schema())
 
-    def _look_at_given_up(self, site: Site, undone: MarkerRecord) -> None:
+    def _is_to_do_again(self, site: Site, undone: MarkerRecord) -> bool:
         """Give a site up, unless a backup was restored since: then what comes before the given-up step is undone."""
-        if site.is_migrated():
-            self._attempt(site)
-        else:
-            self._give_up(site, StepFailed(f"step {undone.step} was given up:\n{undone.detail}", undone))
+        if site.name not in self._restored:
+            with self._bearing(site):
+                if not site.is_restored():
+                    self._give_up(site, StepFailed(f"step {undone.step} was given up:\n{undone.detail}", undone))
+                else:
+                    # The look is not repeated while others have the slots.
+                    self._restored.add(site.name)
+        return site.name in self._restored
 
-    def _attempt(self, site: Site, *, believe: bool = False) -> None:
+    @contextlib.contextmanager
+    def _bearing(self, site: Site) -> Iterator[None]:
+        """Give a site up for whatever its look or its attempt raises, unless that is everybody's end."""
         try:
-            site.bring_about(self._settings.boot_timeout, believe=believe, blocking=False)
+            yield
         except Interrupted:
             raise
-        except Contended as contended:
-            # No failure; whoever has it may well be ready with it when we come back.
-            self._not_before[site.name] = time.monotonic() + max(_COME_BACK, contended.retry_after)
-        except StepDeclined as declined:
-            self._decline(site, declined)
         except BackendUnavailable as error:
             # Of the lease store it is everybody's end; of one site's database it is that site's.
             self._coordinator.backend.ping()
             self._give_up(site, error)
         except CoordinateError as error:
             self._give_up(site, error)
-        else:
-            self._done_with(site)
+
+    def _attempt(self, site: Site, *, believe: bool = False) -> None:
+        self._restored.discard(site.name)
+        with self._bearing(site):
+            try:
+                site.bring_about(self._settings.boot_timeout, believe=believe, blocking=False)
+            except Contended as contended:
+                # No failure; whoever has it may well be ready with it when we come back.
+                self._not_before[site.name] = time.monotonic() + max(_COME_BACK, contended.retry_after)
+            except StepDeclined as declined:
+                self._decline(site, declined)
+            else:
+                self._done_with(site)
 
     def _done_with(self, site: Site) -> None:
         self._pending.remove(site)

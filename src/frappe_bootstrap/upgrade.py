@@ -11,6 +11,7 @@ from frappe_bootstrap.maintenance import CHANGED, Maintenance
 
 if TYPE_CHECKING:
     from coordinate.steps import StepContext
+    from frappe_bootstrap.inspection import State
     from frappe_bootstrap.work import Work
 
 
@@ -46,6 +47,8 @@ def close(work: Work, context: StepContext) -> None:
     except CoordinateError:
         if not maintenance.has(CHANGED):
             maintenance.restore(context)
+            # Carried on from an attempt before the journal, which knows better.
+            context.note(**{CHANGED: ""})
         raise
     maintenance.mark(context, CHANGED)
     _note_change(context)
@@ -54,6 +57,18 @@ def close(work: Work, context: StepContext) -> None:
 def _note_change(context: StepContext) -> None:
     """Record that there may be effects from here on: an attempt that ended before has changed nothing for anybody."""
     context.note(**{CHANGED: "1"})
+
+
+def drop_stale_notes(work: Work, context: StepContext, state: State) -> None:
+    """Take back what earlier attempts have noted, where neither the journal nor the database knows of it any more.
+
+    A backup was restored and the site was opened since: the older revision that is served is not to be kept from it.
+    """
+    if state.record.migrating is not None or Maintenance(work).journal() is not None:
+        return
+    notes = work.notes(context)
+    if stale := {key: "" for key in (CHANGED, "maintenance") if notes.get(key)}:
+        context.note(**stale)
 
 
 def reopen(work: Work, context: StepContext) -> None:

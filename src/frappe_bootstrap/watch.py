@@ -3,8 +3,9 @@
     python -m frappe_bootstrap.watch SCOPE=TOKEN...
 
 Newer is what a leader has begun after this container's boot, under a token above the one that it saw then, for another
-revision: from the beginning of its migration on, until the record is cleared. What was refused has changed nothing, and
-neither has an attempt that ended before its first effect and left the site open.
+revision: from the instant on at which it closes the site, or begins to change it, until the record is cleared. What was
+refused has changed nothing, and neither has an attempt in its hook, or one that ended before its first effect and left
+the site open.
 """
 
 from __future__ import annotations
@@ -47,15 +48,14 @@ def newer(records: tuple[MarkerRecord, ...], revision: str, token: int) -> str:
         and record.token > token
         and record.step in _EFFECTS
         and record.verdict is not Verdict.REFUSED
-        and not _is_undone(record)
+        and _has_begun(record)
     ]
     return max(found, key=lambda record: record.token).revision if found else ""
 
 
-def _is_undone(record: MarkerRecord) -> bool:
-    """Return whether an attempt has ended, and neither it nor an earlier one has changed the site or left it closed."""
-    ended = record.state in {MarkerState.FAILED, MarkerState.INTERRUPTED}
-    return ended and not record.notes.get(CHANGED) and not record.notes.get("maintenance")
+def _has_begun(record: MarkerRecord) -> bool:
+    """Return whether an attempt, or an earlier one, has closed or may have changed the site; noted before it does."""
+    return record.state is MarkerState.DONE or bool(record.notes.get(CHANGED) or record.notes.get("maintenance"))
 
 
 def newer_in_database(record: SiteRecord, revision: str, token: int) -> str:

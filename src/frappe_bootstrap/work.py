@@ -78,14 +78,14 @@ class Work:
                 self.decline(message, EXIT_UNSETTLED)
             raise CommandFailed(message, EXIT_UNSETTLED, message)
 
-    def _notes(self, context: StepContext) -> dict[str, str]:
+    def notes(self, context: StepContext) -> dict[str, str]:
         """Return what earlier attempts and this one have noted, besides sessions that are settled."""
         earlier = {key: value for key, value in self._earlier.get(context.record.step, {}).items() if key != "sessions"}
         return {**earlier, **context.record.notes}
 
     def resume(self, context: StepContext) -> dict[str, str]:
         """Begin an attempt: its notes carry on what earlier ones left, in case that it fails, too."""
-        notes = {key: value for key, value in self._notes(context).items() if key != "sessions"}
+        notes = {key: value for key, value in self.notes(context).items() if key != "sessions"}
         context.note(sessions="", **notes)
         return notes
 

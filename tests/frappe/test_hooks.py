@@ -67,6 +67,20 @@ def test_hooks_run_around_a_step_under_its_lease(fleet: Fleet, tmp_path: Path) -
     assert (tmp_path / "order").read_text() == "after migrate\nafter ready\n"
 
 
+def test_hooks_of_migrations_are_told_which_one_was_never_finished(fleet: Fleet, tmp_path: Path) -> None:
+    """As the database says it when the hook runs: whoever saves a backup knows whether it is half migrated."""
+    told = tmp_path / "told"
+    script = f"echo $BOOTSTRAP_REVISION $BOOTSTRAP_STEP ${{BOOTSTRAP_MIGRATING-unset}}. >> {told}"
+    hook = program(tmp_path, "hook", script)
+    given = dict.fromkeys(("PRE_MIGRATE_HOOK", "POST_MIGRATE_HOOK", "PRE_ASSETS_HOOK"), hook)
+    assert fleet.run()[0] == 0
+    assert fleet.run(IMAGE_REV="2", STANDIN_FAIL="migrate:after_patches", **given)[0] == 76
+    assert told.read_text().splitlines() == ["2 migrate .", "2 migrate 2.", "2 migrate 2."]
+    told.unlink()
+    assert fleet.run(IMAGE_REV="3", **given)[0] == 0
+    assert told.read_text().splitlines() == ["3 migrate 2.", "3 migrate .", "3 assets unset."]
+
+
 def test_a_hook_that_fails_before_a_step_leaves_everything_as_it_was(fleet: Fleet, tmp_path: Path) -> None:
     """The migration has not begun: no bench command, no maintenance, the marker and the last line say why."""
     assert fleet.run()[0] == 0

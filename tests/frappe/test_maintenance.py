@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from frappe_bootstrap import drain
+from coordinate.errors import StepFailed
+from frappe_bootstrap import drain, settings, upgrade
+from frappe_bootstrap.bench import Bench
+from frappe_bootstrap.waiting import Stop
+from frappe_bootstrap.work import Work
 from tests.frappe.conftest import LIMIT, Fleet
 from tests.frappe.test_unwilling import read_until
 from tests.servers import redis_server
@@ -22,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import redis
+
+    from coordinate.steps import StepContext
 
 KEYS = ("maintenance_mode", "pause_scheduler", "frappe_bootstrap_maintenance")
 NEXT = {"IMAGE_REV": "2"}
@@ -162,6 +170,61 @@ def test_an_app_that_the_image_lacks_is_no_site_to_migrate(fleet: Fleet) -> None
     code, _, err = fleet.run(**NEXT)
     assert (code, "apps that this image lacks: stranger" in err) == (81, True), err
     assert (fleet.commands(), flags(fleet)) == (before, {})
+
+
+@pytest.mark.parametrize(("next_one", "code"), [("2", 76), ("3", 83)])
+def test_what_a_failed_upgrade_has_noted_is_forgotten_once_a_backup_is_restored_and_served(
+    fleet: Fleet, jobs: redis.Redis, next_one: str, code: int
+) -> None:
+    """Else the next attempt, which fails in its hook or undrained, would keep the restored revision unready."""
+    assert fleet.run()[0] == 0
+    shutil.copytree(fleet.root / "server", fleet.root / "backup")
+    assert fleet.run(**NEXT, STANDIN_FAIL="migrate:after_patches")[0] == 76
+    assert fleet.record("migrate", "2")["notes"]["changed"] == "1"
+    shutil.rmtree(fleet.root / "server")
+    shutil.copytree(fleet.root / "backup", fleet.root / "server")
+    assert fleet.run()[0] == 0
+    assert flags(fleet) == {}
+    assert fleet.run("retry", "s1", **NEXT)[0] == 0
+    jobs.zadd("rq:wip:bench:long", {"s1::r": time.time() + 100})
+    hook = fleet.root / "hook"
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    failing = {"PRE_MIGRATE_HOOK": str(hook)} if code == 76 else {"REDIS_QUEUE_URL": url_of(jobs)}
+    found, _, err = fleet.run(**failing, IMAGE_REV=next_one, DRAIN_TIMEOUT="0.2")
+    assert (found, flags(fleet)) == (code, {}), err
+    left = fleet.record("migrate", next_one)["notes"]
+    assert not left.get("changed")
+    assert not left.get("maintenance")
+
+
+def test_an_attempt_that_opens_the_site_again_has_changed_nothing_whatever_was_noted_before(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal, which is of this maintenance, knows better than a note that was carried on."""
+    chosen = settings.load({**environ, "MAINTENANCE_WAIT_SECS": "0"})
+    config = chosen.sites / chosen.site / "site_config.json"
+    config.parent.mkdir()
+    config.write_text("{}")
+    notes = {"changed": "1"}
+    context = SimpleNamespace(
+        lease=SimpleNamespace(token=7),
+        revision="2",
+        record=SimpleNamespace(step="apps"),
+        check=lambda: None,
+        note=lambda **texts: notes.update(texts),
+    )
+
+    def undrained(*_: object) -> None:
+        assert notes["maintenance"]
+        message = "jobs are running"
+        raise StepFailed(message)
+
+    monkeypatch.setattr(upgrade, "drain", undrained)
+    with pytest.raises(StepFailed):
+        upgrade.close(Work(chosen, Bench(chosen, Stop(), {}), lambda *_: None), cast("StepContext", context))
+    assert json.loads(config.read_text()) == {}
+    assert notes == {"changed": "", "maintenance": ""}
 
 
 # Jobs

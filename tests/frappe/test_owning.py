@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from coordinate import connect
-from coordinate.errors import StepFailed
+from coordinate.errors import Contended, StepFailed
 from coordinate.steps import Budget, Outcome, Plan, Step, run
-from coordinate.types import MarkerState
-from frappe_bootstrap import repair, settings
+from coordinate.types import LeaseRecord, MarkerState, Owner
+from frappe_bootstrap import commands, owning, repair, settings
 from frappe_bootstrap.bench import Bench
 from frappe_bootstrap.waiting import Stop
 from frappe_bootstrap.work import Work
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "frappe_bootstrap_maintenance"
 FAR = 1_000_000
+SOMEBODY = LeaseRecord("frappe/s1", 7, Owner("n"), 15)
 
 
 def close(fleet: Fleet, token: int) -> None:
@@ -109,7 +110,8 @@ def test_a_repair_clears_failures_unless_somebody_leads_by_then(
 ) -> None:
     """Whoever waits for the lease has it an instant after the repair: its record is its own business."""
     chosen = settings.load(environ)
-    work = Work(chosen, Bench(chosen, Stop(), {}), lambda *_: None)
+    said: list[str] = []
+    work = Work(chosen, Bench(chosen, Stop(), {}), lambda _, text: said.append(text))
 
     def fail(_: object) -> None:
         """Fail as a creation may."""
@@ -129,3 +131,21 @@ def test_a_repair_clears_failures_unless_somebody_leads_by_then(
         repair.repair(work, coordinator)
         record = coordinator.markers(work.scope).view().find("site", "1")
         assert (record is not None and record.state is MarkerState.FAILED) == led
+        assert [text.endswith(f"then: frappe-bootstrap retry {chosen.site}") for text in said] == [True] * led
+
+
+@pytest.mark.parametrize(("holder", "words"), [(None, "not to be had now, so"), (SOMEBODY, "at work, so")])
+def test_retry_names_nobody_where_nobody_is_known(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, holder: LeaseRecord | None, words: str
+) -> None:
+    """A store that is quarantined, or waits for a dead holder's time to end, lets nobody in: that is nobody's work."""
+    chosen = settings.load(environ)
+
+    def refused(*_: object, **__: object) -> None:
+        message = "no lease"
+        raise Contended(message, holder)
+
+    monkeypatch.setattr(owning, "own", refused)
+    work = Work(chosen, Bench(chosen, Stop(), {}), lambda *_: None)
+    with connect("memory://retry-names-nobody") as coordinator, pytest.raises(Contended, match=words):
+        commands._retry([work], coordinator, [chosen.site])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from coordinate.testing import eventually
 from frappe_bootstrap import record, revisions
 from frappe_bootstrap.revisions import Image, Order
 from tests.frappe.conftest import LIMIT, Fleet
@@ -102,6 +103,34 @@ def test_an_older_image_neither_serves_nor_migrates(fleet: Fleet) -> None:
         assert "demo_app: .p3" in err
         code, out, err = use_image(fleet, OLD).run("echo", "serving", IMAGE_REV=revision, ALLOW_DOWNGRADE="1")
         assert (code, out) == (0, "serving\n"), err
+    assert fleet.commands() == before
+
+
+@pytest.mark.parametrize("migrates", ["leader", "0"])
+def test_an_older_image_that_is_tolerated_closes_nothing_when_its_turn_comes_after_a_migration(
+    fleet: Fleet, migrates: str
+) -> None:
+    """It stood in line when the database was not ahead yet: neither its hook runs nor is the site closed for it."""
+    assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV="a")[0] == 0
+    go, ran = fleet.root / "go", fleet.root / "ran"
+    hooks = {"wait": f"until [ -e {go} ]; do sleep 0.05; done", "save": f"touch {ran}"}
+    for name, script in hooks.items():
+        (fleet.root / name).write_text(f"#!/bin/sh\n{script}\n")
+        (fleet.root / name).chmod(0o755)
+    newer = use_image(fleet, NEW).start(IMAGE_REV="b", PRE_MIGRATE_HOOK=str(fleet.root / "wait"))
+    eventually(lambda: fleet.record("migrate", "b").get("state") == "in progress", within=60, what="the hook")
+    late = {"IMAGE_REV": "c", "ALLOW_DOWNGRADE": "1", "PRE_MIGRATE_HOOK": str(fleet.root / "save")}
+    late |= {"RUN_MIGRATIONS_ON_BOOT": migrates, "APPS": "demo_app second_app"}
+    older = use_image(fleet, OLD, "second_app").start("echo", **late)
+    read_until(older, "waiting: last known leader")
+    go.touch()
+    assert newer.wait(LIMIT) == 0
+    before = fleet.commands()
+    _, err = older.communicate(timeout=LIMIT)
+    assert (older.returncode, "never migrated backwards" in err, ran.exists()) == (84, True, False), err
+    assert "in maintenance" not in err
+    step = "migrate" if migrates == "leader" else "apps"
+    assert not {"changed", "maintenance"} & set(fleet.record(step, "c")["notes"])
     assert fleet.commands() == before
 
 
@@ -283,6 +312,21 @@ def test_an_image_with_an_earlier_document_type_is_older_also_while_another_one_
         code, _, err = use_image(fleet, OLD, doctype=doctype).run("echo", IMAGE_REV=name)
         assert (code, "the database was at it before" in err) == (84, True), err
     assert use_image(fleet, OLD, doctype="fourth").run("echo", IMAGE_REV="d")[0] == 0
+
+
+def test_the_code_from_before_a_failed_upgrade_may_be_brought_next_under_a_new_name_only(fleet: Fleet) -> None:
+    """The way back without a backup; under each name that the database has been at it is older, as ever."""
+    for name in ("a", "b"):
+        assert use_image(fleet, OLD, doctype="first").run(IMAGE_REV=name)[0] == 0
+    failing = {"IMAGE_REV": "c", "STANDIN_FAIL": "migrate:after_patches"}
+    assert use_image(fleet, OLD, doctype="second").run(**failing)[0] == 76
+    for name in ("a", "b"):
+        code, _, err = use_image(fleet, OLD, doctype="first").run("echo", IMAGE_REV=name)
+        assert (code, "is older than that" in err) == (84, True), err
+    code, _, err = use_image(fleet, OLD, doctype="first").run("echo", IMAGE_REV="d")
+    assert code == 0, err
+    assert (rows(fleet)["revision"]["revision"], "migrating" in rows(fleet)) == ("d", False)
+    assert use_image(fleet, OLD, doctype="second").run("echo", IMAGE_REV="c")[0] == 84
 
 
 def test_a_record_of_an_earlier_version_has_no_list_and_begins_one(fleet: Fleet) -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import threading
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from coordinate import connect
 from coordinate.testing import eventually
-from frappe_bootstrap import image
+from coordinate.types import MarkerRecord, MarkerState
+from frappe_bootstrap import image, settings
+from frappe_bootstrap.sites import Sites
+from frappe_bootstrap.waiting import Stop
 from tests.frappe.conftest import LIMIT, Fleet
 from tests.standin.fleet import Gate
 
 if TYPE_CHECKING:
     import subprocess
     from pathlib import Path
+
+    from coordinate import Coordinator
+    from coordinate.errors import CoordinateError
+    from frappe_bootstrap.one_site import Site
 
 REVISION = "registry/image:1"
 THREE = {"SITE": "", "SITES": "s1 s2 s3"}
@@ -142,6 +151,61 @@ def test_a_killed_holder_of_the_only_slot_keeps_nobody_waiting(fleet: Fleet, tmp
     out, err = other.communicate(timeout=LIMIT)
     assert (other.returncode, out) == (0, "serving\n"), err
     assert set(states(fleet, "ready", "2").values()) == {"done"}
+
+
+class GivenUp:
+    """A site with a step that was given up; counts how often it is worked on, and with how many slots taken."""
+
+    def __init__(self, coordinator: Coordinator, *, restored: bool) -> None:
+        self.name = "s1"
+        self.work = SimpleNamespace(alone=True)
+        self.looks = 0
+        self.slots: list[bool] = []
+        self._coordinator = coordinator
+        self._restored = restored
+
+    def records(self) -> tuple[bool, MarkerRecord]:
+        """Return the given-up step."""
+        return False, MarkerRecord("apps", REVISION, MarkerState.FAILED, detail="it was hopeless")
+
+    def allows(self, *_: object) -> bool:
+        """Return that this container does not try again."""
+        return False
+
+    def is_migrated(self) -> bool:
+        """Return that what comes before is recorded as done."""
+        return True
+
+    def is_restored(self) -> bool:
+        """Count."""
+        self.looks += 1
+        return self._restored
+
+    def bring_about(self, *_: object, **__: object) -> None:
+        """Look whether a slot is taken."""
+        self.slots.append(self._coordinator.lease("frappe/.slots/1").holder() is not None)
+
+
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_given_up_site_is_worked_on_only_after_a_restore_and_with_a_slot(
+    environ: dict[str, str], *, restored: bool
+) -> None:
+    """What may not be tried again is not tried as if we had just started; and never without a slot."""
+    with connect(f"memory://given-up-{restored}") as coordinator:
+        site, stop = GivenUp(coordinator, restored=restored), Stop()
+        busy = coordinator.lease("frappe/.slots/1")
+        assert busy.try_acquire()
+        sites = Sites([cast("Site", site)], coordinator, stop, settings.load({**environ, "MIGRATE_PARALLEL": "1"}))
+        found: list[dict[str, CoordinateError]] = []
+        thread = threading.Thread(target=lambda: found.append(sites.run()))
+        thread.start()
+        if restored:
+            eventually(lambda: site.looks == 1, what="a look")
+            assert site.slots == []
+        busy.release()
+        thread.join(60)
+        assert (list(found[0]), site.slots) == (([], [True]) if restored else (["s1"], []))
+        assert site.looks == 1
 
 
 # The whole bootstrap, which takes sites in their order, and always comes an instant too late to see that one is held.

@@ -43,7 +43,7 @@ class Apps:
         missing += [app for app in begun if app in listed and app in self._work.image and app not in self._work.wanted]
         if missing or notes.get("migrate_again"):
             # Pages of an older revision break once an app is there that their image lacks, whatever apps.txt says.
-            revisions.judge(self._work.settings, state)
+            revisions.check(self._work.settings, state)
             upgrade.close(self._work, context)
             revisions.begin(self._work, context, state)
             self._work.write_apps(context)

@@ -37,8 +37,9 @@ class Migration:
                 f"site {self._work.settings.site} has apps that this image lacks: {names} (the image has {known}). A "
                 "migration without them would leave it broken: use an image that has them, or uninstall them there"
             )
-        revisions.judge(self._work.settings, state)
+        revisions.check(self._work.settings, state)
         upgrade.check(self._work)
+        upgrade.drop_stale_notes(self._work, context, state)
         return state
 
     def _migrate(self, context: StepContext) -> None:
