@@ -59,7 +59,7 @@ class Shop:
         """Return whether there is a backup of that name, whole or not."""
         return (self._site / "private" / "kept" / f"{name}-database.sql.gz").exists()
 
-    def kept(self, revision: str = "") -> dict[str, str]:
+    def kept(self, revision: str) -> dict[str, str]:
         """Return by name what was kept before a revision, and which word is in it."""
         found = {}
         for path in (self._site / "private" / "kept").glob(f"*{revision}*-database.sql.gz"):
@@ -97,7 +97,7 @@ def test_what_is_half_migrated_is_never_named_after_what_was_before(shop: Shop) 
     """An attempt without the hook has begun already; before another revision it is what there is."""
     shop.write("half")
     assert "kept nothing: " in shop.keep(BOOTSTRAP_MIGRATING="v2").stdout
-    assert shop.kept() == {}
+    assert shop.kept("v2") == {}
     assert shop.keep(BOOTSTRAP_REVISION="v3", BOOTSTRAP_MIGRATING="v2").returncode == 0
     assert shop.kept("v3") == {"before-v3": "half"}
 
@@ -105,7 +105,7 @@ def test_what_is_half_migrated_is_never_named_after_what_was_before(shop: Shop) 
 def test_who_does_not_know_how_the_database_is_keeps_nothing(shop: Shop) -> None:
     """The fact is missing: the hook fails, and nothing is migrated."""
     assert shop.keep(program=None, drop="BOOTSTRAP_MIGRATING").returncode != 0
-    assert shop.kept() == {}
+    assert shop.kept("v2") == {}
 
 
 def test_after_an_attempt_that_has_changed_nothing_what_visitors_have_written_since_is_kept_too(shop: Shop) -> None:
