@@ -255,6 +255,10 @@ class Settings:
         return tuple(app for app in dict.fromkeys((*self.apps, *extra)) if app != "frappe")
 
 
+_MIGRATE = {"leader": "1", "1": "1", "true": "1", "0": "0", "never": "0", "false": "0", "none": "0"}
+"""The words of RUN_MIGRATIONS_ON_BOOT: whether anybody migrates."""
+
+
 def load(environ: Mapping[str, str]) -> Settings:
     """Return the settings.
 
@@ -268,7 +272,6 @@ def load(environ: Mapping[str, str]) -> Settings:
     redis = servers.redis(reader)
     lease_url = servers.lease_url(reader, redis)
     markers_url = reader.secret("COORDINATE_MARKERS_URL") or f"file://{quote(str(bench / 'sites'))}/.frappe_bootstrap"
-    migrate = {"leader": "1", "1": "1", "true": "1", "0": "0", "never": "0", "false": "0", "none": "0"}
     for name in _NO_EFFECT:
         if reader.text(name):
             reader.notices.append(f"{name} has no effect any more")
@@ -283,7 +286,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         allowed_apps=reader.names("AUTO_APPS_ALLOWLIST"),
         denied_apps=reader.names("AUTO_APPS_DENYLIST"),
         create=not reader.flag("SKIP_INIT"),
-        migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", migrate, "leader") != "0",
+        migrate=reader.choice("RUN_MIGRATIONS_ON_BOOT", _MIGRATE, "leader") != "0",
         upgrade_mode=reader.choice("UPGRADE_MODE", {mode: mode for mode in UPGRADE_MODES}, "maintenance"),
         allow_downgrade=reader.flag("ALLOW_DOWNGRADE"),
         reuse=reader.choice("REVISION_REUSE", {"rerun": "rerun", "refuse": "refuse"}, "rerun"),

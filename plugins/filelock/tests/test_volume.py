@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -256,6 +257,26 @@ def test_a_nameless_file_is_synced_once_more_when_it_has_a_name(
     with Folder(os.open(tmp_path, os.O_RDONLY)) as folder:
         folder.publish("news", b"whole")
     assert calls == ["file", "link", "file", "folder"]
+
+
+@pytest.mark.parametrize("failing", [2, 3])
+def test_a_sync_that_fails_after_the_link_is_told_and_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int
+) -> None:
+    """The file's second one, then the folder's: a retry would find the name taken, and its writer think it durable."""
+    sync, calls = os.fsync, 0
+
+    def synced(fd: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == failing:
+            raise OSError(errno.EIO, "Input/output error")
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with Folder(os.open(tmp_path, os.O_RDONLY)) as folder, pytest.raises(OSError, match="Input/output"):
+        folder.publish("news", b"whole")
+    assert calls == failing
 
 
 def test_who_watches_a_scope_is_woken_once_for_each_record(tmp_path: Path) -> None:

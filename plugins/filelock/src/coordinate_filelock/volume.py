@@ -249,26 +249,32 @@ class Folder:
         Raises:
             FileExistsError: the name is taken; nothing changed.
         """
+        draft = self._linked(name, data)
         try:
-            self._publish(name, data, named=False)
-        except FileExistsError:
-            raise
-        except OSError:
-            # A nameless file can be opened, but not linked: without /proc, under some AppArmor profiles, on some FUSE.
-            self._publish(name, data, named=True)
-
-    def _publish(self, name: str, data: bytes, *, named: bool) -> None:
-        draft = self.write(data, durable=True, named=named)
-        try:
-            # The name of a nameless one is a link of the kernel's own.
-            follow = not draft.name
-            os.link(draft.source, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=follow)
             if not draft.name:
                 # btrfs logs nothing of a file that has no link yet, whatever fsync answered.
                 os.fsync(draft.fd)
         finally:
             self.drop(draft)
         self.sync()
+
+    def _linked(self, name: str, data: bytes, *, named: bool = False) -> Draft:
+        """Return a draft that has a name; what fails once it has one is for the caller to know, never tried again."""
+        draft = self.write(data, durable=True, named=named)
+        with contextlib.ExitStack() as unless_linked:
+            unless_linked.callback(self.drop, draft)
+            try:
+                # The name of a nameless one is a link of the kernel's own.
+                follow = not draft.name
+                os.link(draft.source, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=follow)
+            except OSError as error:
+                # A nameless file may be opened, but not linked: without /proc, by some AppArmor profiles, on some FUSE.
+                if draft.name or isinstance(error, FileExistsError):
+                    raise
+            else:
+                unless_linked.pop_all()
+                return draft
+        return self._linked(name, data, named=True)
 
     def sync(self) -> None:
         """Make the names in this folder durable."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_delay": 1.0, "max_jitter": 0.4}
 
-# kazoo's worker threads report errors of callbacks here; without any handler Python prints them to stderr.
+# kazoo reports errors of its own here, too; without any handler Python prints them to stderr.
 logging.getLogger("kazoo").addHandler(logging.NullHandler())
 
 

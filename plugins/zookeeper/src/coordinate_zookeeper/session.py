@@ -38,7 +38,7 @@ FACTS = (NoNodeError, NodeExistsError, BadVersionError, NotEmptyError, RolledBac
 """What the ensemble confirmed, as opposed to what went wrong on the way."""
 _REFUSALS = (NoAuthError, AuthFailedError, InvalidACLError)
 BATCH = 500
-"""Requests under way at once: more would fill the pipe by which kazoo wakes its connection."""
+"""Requests under way at once: more would only wait in memory."""
 
 
 class Session:
